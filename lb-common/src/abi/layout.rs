@@ -1,0 +1,76 @@
+//! Compile-time proof that the layouts are what both sides believe: sizes, offsets, no padding.
+
+use core::mem::{offset_of, size_of};
+
+use super::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, TableRef, Tuple};
+
+type V4 = u32;
+type V6 = [u32; 4];
+
+/// The size of a type is the sum of its fields, so there is no hidden padding, and that sum is the given number.
+macro_rules! layout {
+    ($type:ty, $size:literal, { $($field:ident: $fty:ty = $offset:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            assert!(0 $(+ size_of::<$fty>())+ == $size);
+            $(assert!(offset_of!($type, $field) == $offset);)+
+        };
+    };
+}
+
+layout!(FrontendKey<V4>, 8, { addr: V4 = 0, port: u16 = 4, proto: u8 = 6, pad: u8 = 7 });
+layout!(FrontendKey<V6>, 20, { addr: V6 = 0, port: u16 = 16, proto: u8 = 18, pad: u8 = 19 });
+layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, pad: [u8; 3] = 5 });
+layout!(Service, 8, { table: TableRef = 0 });
+layout!(Backend<V4>, 12, { addr: V4 = 0, generation: u32 = 4, port: u16 = 8, flags: u8 = 10, proto: u8 = 11 });
+layout!(Backend<V6>, 24, { addr: V6 = 0, generation: u32 = 16, port: u16 = 20, flags: u8 = 22, proto: u8 = 23 });
+layout!(Tuple<V4>, 12, { src: V4 = 0, dst: V4 = 4, src_port: u16 = 8, dst_port: u16 = 10 });
+layout!(Tuple<V6>, 36, { src: V6 = 0, dst: V6 = 16, src_port: u16 = 32, dst_port: u16 = 34 });
+layout!(FlowKey<V4>, 16, { tuple: Tuple<V4> = 0, proto: u8 = 12, pad: [u8; 3] = 13 });
+layout!(FlowKey<V6>, 40, { tuple: Tuple<V6> = 0, proto: u8 = 36, pad: [u8; 3] = 37 });
+layout!(Flow<V4>, 32, {
+    tuple: Tuple<V4> = 0, kind: u8 = 12, seen: u8 = 13, pad: [u8; 2] = 14,
+    backend: u32 = 16, generation: u32 = 20, last_seen: u64 = 24,
+});
+layout!(Flow<V6>, 56, {
+    tuple: Tuple<V6> = 0, kind: u8 = 36, seen: u8 = 37, pad: [u8; 2] = 38,
+    backend: u32 = 40, generation: u32 = 44, last_seen: u64 = 48,
+});
+layout!(SocketKey<V4>, 16, { cookie: [u32; 2] = 0, addr: V4 = 8, port: u16 = 12, pad: u16 = 14 });
+layout!(SocketKey<V6>, 28, { cookie: [u32; 2] = 0, addr: V6 = 8, port: u16 = 24, pad: u16 = 26 });
+layout!(SocketPeer<V4>, 8, { addr: V4 = 0, port: u16 = 4, pad: u16 = 6 });
+layout!(SocketPeer<V6>, 20, { addr: V6 = 0, port: u16 = 16, pad: u16 = 18 });
+
+/// `aya::Pod` for what the agent reads from and writes to maps.
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($type:ty),+ $(,)?) => {
+            $(
+                // SAFETY: repr(C) or repr(transparent) of integers, without padding (asserted above), so any bytes
+                // are a value and all bytes of a value are initialised.
+                #[expect(unsafe_code, reason = "aya asks for this promise by an unsafe trait")]
+                unsafe impl aya::Pod for $type {}
+            )+
+        };
+    }
+
+    pod!(
+        FrontendKey<V4>,
+        FrontendKey<V6>,
+        Frontend,
+        Service,
+        Backend<V4>,
+        Backend<V6>,
+        FlowKey<V4>,
+        FlowKey<V6>,
+        Flow<V4>,
+        Flow<V6>,
+        SocketKey<V4>,
+        SocketKey<V6>,
+        SocketPeer<V4>,
+        SocketPeer<V6>,
+    );
+}

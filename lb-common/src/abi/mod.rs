@@ -1,0 +1,71 @@
+//! Keys and values of every BPF map.
+//!
+//! Each type is `repr(C)`, has no implicit padding, and its size and offsets are asserted at compile time
+//! ([`layout`]). The types are generic over the address `A`: `u32` for IPv4 and `[u32; 4]` for IPv6.
+//!
+//! **Byte order.** Addresses and ports hold their bytes as they stand in a packet (network order in memory): an
+//! address is `u32::from_ne_bytes(octets)`, a port is `port.to_be()`. Counters, indexes, generations and times are
+//! in the machine's order.
+//!
+//! **Version.** [`VERSION`] names the folder that maps are pinned under. A change of any layout or meaning here
+//! raises it.
+
+mod addr;
+mod flow;
+mod layout;
+mod service;
+mod socket;
+
+pub use self::{
+    addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
+    flow::{Flow, FlowKey, FlowKind, Tuple},
+    service::{Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Service, TableRef},
+    socket::{SocketKey, SocketPeer},
+};
+
+/// Version of the layout and meaning of all maps; part of the path that they are pinned under.
+pub const VERSION: u32 = 1;
+
+/// IP protocol numbers that the datapath translates (IANA "Assigned Internet Protocol Numbers").
+pub mod proto {
+    /// Internet Control Message Protocol (IPv4).
+    pub const ICMP: u8 = 1;
+    /// Transmission Control Protocol.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol.
+    pub const UDP: u8 = 17;
+    /// Internet Control Message Protocol for IPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Names of the maps, as the kernel side declares them and as they are pinned.
+pub mod map {
+    /// IPv4 frontends: `FrontendKey<u32>` → `Frontend`.
+    pub const FRONTENDS4: &str = "FRONTENDS4";
+    /// IPv6 frontends: `FrontendKey<[u32; 4]>` → `Frontend`.
+    pub const FRONTENDS6: &str = "FRONTENDS6";
+    /// Services by identifier: `u32` → `Service`.
+    pub const SERVICES: &str = "SERVICES";
+    /// Maglev slots of all services: `u32` → two backend indexes (`[u32; 2]`); slot `n` is word `n % 2` of element
+    /// `n / 2`. The kernel rounds array elements up to 8 bytes, so that single words would waste half the memory.
+    pub const MAGLEV: &str = "MAGLEV";
+    /// IPv4 backends: `u32` → `Backend<u32>`.
+    pub const BACKENDS4: &str = "BACKENDS4";
+    /// IPv6 backends: `u32` → `Backend<[u32; 4]>`.
+    pub const BACKENDS6: &str = "BACKENDS6";
+    /// IPv4 flows: `FlowKey<u32>` → `Flow<u32>`.
+    pub const FLOWS4: &str = "FLOWS4";
+    /// IPv6 flows: `FlowKey<[u32; 4]>` → `Flow<[u32; 4]>`.
+    pub const FLOWS6: &str = "FLOWS6";
+    /// Sockets of the node's own processes that were sent to an IPv4 backend.
+    pub const SOCKETS4: &str = "SOCKETS4";
+    /// Sockets of the node's own processes that were sent to an IPv6 backend.
+    pub const SOCKETS6: &str = "SOCKETS6";
+    /// Packets by reason, per CPU: `u32` → `u64`.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// All maps that are pinned.
+    pub const PINNED: [&str; 11] = [
+        FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, SOCKETS4, SOCKETS6,
+        COUNTERS,
+    ];
+}

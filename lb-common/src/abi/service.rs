@@ -1,0 +1,167 @@
+//! Frontends, services, Maglev tables and backends.
+
+/// What a packet must be sent to for a service to claim it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct FrontendKey<A> {
+    /// Destination address, bytes as in the packet.
+    pub addr: A,
+    /// Destination port, bytes as in the packet.
+    pub port: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+impl<A> FrontendKey<A> {
+    /// The key of `addr`:`port`, both with the bytes as in the packet.
+    #[inline(always)]
+    pub const fn new(addr: A, port: u16, proto: u8) -> Self {
+        Self {
+            addr,
+            port,
+            proto,
+            pad: 0,
+        }
+    }
+}
+
+/// Which kind of address a frontend is; policies differ by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp = 1,
+    /// An address of the node with `nodePort`.
+    NodePort = 2,
+    /// `spec.externalIPs`.
+    ExternalIp = 3,
+    /// `status.loadBalancer.ingress[].ip`.
+    LoadBalancer = 4,
+    /// A loopback address with `nodePort`: for the node's own processes only, never for packets.
+    Localhost = 5,
+}
+
+impl FrontendKind {
+    /// The kind with that number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::ClusterIp,
+            2 => Self::NodePort,
+            3 => Self::ExternalIp,
+            4 => Self::LoadBalancer,
+            5 => Self::Localhost,
+            _ => return None,
+        })
+    }
+}
+
+/// One address and port of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Frontend {
+    /// Index into SERVICES.
+    pub service: u32,
+    /// A [`FrontendKind`] as its number.
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+impl Frontend {
+    /// A frontend of the service with that identifier.
+    pub const fn new(service: u32, kind: FrontendKind) -> Self {
+        Self {
+            service,
+            kind: kind as u8,
+            pad: [0; 3],
+        }
+    }
+}
+
+/// Where a service's Maglev table lies in MAGLEV: `size` slots from `offset` on. One word, so that a single store
+/// changes from an old table to a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct TableRef(pub u64);
+
+impl TableRef {
+    /// The table of a service without endpoints.
+    pub const EMPTY: Self = Self(0);
+
+    /// A table of `size` slots (a power of two, or 0 for none) from slot `offset` on.
+    pub const fn new(offset: u32, size: u32) -> Self {
+        Self((size as u64) << 32 | offset as u64)
+    }
+
+    /// The first slot.
+    #[inline(always)]
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The number of slots: a power of two, or 0 for a service without endpoints.
+    #[inline(always)]
+    pub const fn size(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The slot in MAGLEV that a flow hash falls on, if the table has any.
+    #[inline(always)]
+    pub const fn slot(self, hash: u32) -> Option<u32> {
+        match self.size() {
+            0 => None,
+            size => Some(self.offset().wrapping_add(hash & size.wrapping_sub(1))),
+        }
+    }
+}
+
+/// One port of a Kubernetes Service in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Service {
+    /// The endpoints that new flows are spread over.
+    pub table: TableRef,
+}
+
+/// Bits of [`Backend::flags`].
+pub struct BackendFlags;
+
+impl BackendFlags {
+    /// The endpoint runs on this node.
+    pub const LOCAL: u8 = 1;
+    /// The slot holds a backend that serves. Without it the slot is free and only its generation means something.
+    pub const IN_USE: u8 = 2;
+}
+
+/// One endpoint address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Backend<A> {
+    /// The endpoint's address, bytes as in the packet.
+    pub addr: A,
+    /// Moves on whenever the slot stops serving or is given to another endpoint. A flow that recorded another
+    /// generation knows that its endpoint is gone.
+    pub generation: u32,
+    /// The endpoint's port, bytes as in the packet.
+    pub port: u16,
+    /// [`BackendFlags`].
+    pub flags: u8,
+    /// IP protocol number that the port belongs to; lets the agent recognise its backends after a restart.
+    pub proto: u8,
+}
+
+impl<A> Backend<A> {
+    /// Whether this is the backend that a flow recorded, and still serves.
+    #[inline(always)]
+    pub const fn is_serving(&self, generation: u32) -> bool {
+        self.generation == generation && self.flags & BackendFlags::IN_USE != 0
+    }
+
+    /// Whether the endpoint runs on this node.
+    #[inline(always)]
+    pub const fn is_local(&self) -> bool {
+        self.flags & BackendFlags::LOCAL != 0
+    }
+}

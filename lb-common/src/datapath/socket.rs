@@ -1,0 +1,67 @@
+//! Services for the node's own processes: the socket is rewritten once instead of each of its packets.
+
+use super::{
+    Family, Tables,
+    choose::{self, Failure},
+};
+use crate::{
+    abi::{FrontendKey, SocketKey, SocketPeer},
+    maglev,
+    verdict::Reason,
+};
+
+/// What becomes of a socket's destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<A> {
+    /// It stays, for that reason; if the reason drops, the call fails.
+    Unchanged(Reason),
+    /// The endpoint `addr`:`port`, bytes as in the packet.
+    Endpoint {
+        /// The endpoint's address.
+        addr: A,
+        /// The endpoint's port.
+        port: u16,
+    },
+}
+
+/// Where a socket that asks for `addr`:`port` (bytes as in the packet) is sent. `cookie` names the socket: the same
+/// one is sent to the same endpoint again as long as the table says so.
+#[inline(always)]
+pub fn destination<F: Family, T: Tables<F>>(
+    tables: &T,
+    cookie: u64,
+    addr: F::Addr,
+    port: u16,
+    proto: u8,
+) -> Destination<F::Addr> {
+    let asked = F::loopback(addr).unwrap_or(addr);
+    let Some(frontend) = tables.frontend(&FrontendKey::new(asked, port, proto)) else {
+        return Destination::Unchanged(Reason::SocketNotService);
+    };
+    let hash = maglev::socket_hash(cookie, port, proto);
+    let backend = match choose::by_hash(tables, frontend.service, hash) {
+        Ok((_, backend)) => backend,
+        Err(Failure::NoEndpoints) => return Destination::Unchanged(Reason::SocketNoEndpoints),
+        Err(Failure::BadTable) => return Destination::Unchanged(Reason::SocketBadTable),
+    };
+    let key = SocketKey::new(cookie, backend.addr, backend.port);
+    let peer = SocketPeer::new(addr, port);
+    if tables.socket(&key) != Some(peer) {
+        tables.remember_socket(&key, &peer);
+    }
+    Destination::Endpoint {
+        addr: backend.addr,
+        port: backend.port,
+    }
+}
+
+/// The frontend that a process believes to be the peer `addr`:`port` (bytes as in the packet) of its socket.
+#[inline(always)]
+pub fn shown_peer<F: Family, T: Tables<F>>(
+    tables: &T,
+    cookie: u64,
+    addr: F::Addr,
+    port: u16,
+) -> Option<SocketPeer<F::Addr>> {
+    tables.socket(&SocketKey::new(cookie, addr, port))
+}

@@ -1,0 +1,98 @@
+//! What the algorithm needs from the world around it.
+
+use super::Family;
+use crate::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    packet::Delta,
+};
+
+/// A packet could not be changed; it may be half changed and must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RewriteError;
+
+/// A change of a TCP or UDP checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumUpdate {
+    /// Offset of the checksum in the frame, in bytes.
+    pub offset: usize,
+    /// What changed in the pseudo header.
+    pub addresses: Delta,
+    /// What changed in the header itself, if anything did.
+    pub ports: Option<Delta>,
+    /// Whether 0 means that there is no checksum.
+    pub udp: bool,
+    /// Whether the addresses are those of IPv6, which has no checksum of its own over them.
+    pub ipv6: bool,
+}
+
+/// An Ethernet frame.
+///
+/// Offsets count from the first byte of the frame.
+pub trait Packet {
+    /// Length of the frame in bytes.
+    fn len(&self) -> usize;
+
+    /// Whether the frame carries a VLAN tag beside its bytes (the kernel takes the outer tag off on receipt).
+    fn has_vlan_tag(&self) -> bool;
+
+    /// Whether the frame's destination is another machine's hardware address.
+    fn is_for_other_host(&self) -> bool;
+
+    /// `WORDS` words of 4 bytes at the constant offset `OFFSET`, bytes as in the frame; none if the frame ends before.
+    /// The fast way: prefer it.
+    fn read<const OFFSET: usize, const WORDS: usize>(&self) -> Option<[u32; WORDS]>;
+
+    /// `WORDS` words of 4 bytes at `offset`, bytes as in the frame; none if the frame ends before.
+    fn read_at<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]>;
+
+    /// Overwrites `WORDS` words of 4 bytes at `offset`, bytes as in the frame.
+    fn write_at<const WORDS: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; WORDS],
+    ) -> Result<(), RewriteError>;
+
+    /// Updates the TCP or UDP checksum. One that hardware is to finish covers only the pseudo header so far.
+    fn update_checksum(&mut self, update: &ChecksumUpdate) -> Result<(), RewriteError>;
+}
+
+/// Why a flow entry could not be inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// There is one already.
+    Exists,
+    /// There is no room.
+    Full,
+}
+
+/// The maps of one address family. Values are copied out; a reader may see a map between two updates of the agent.
+pub trait Tables<F: Family> {
+    /// What serves that address and port.
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
+    /// The service with that identifier.
+    fn service(&self, id: u32) -> Option<Service>;
+    /// The backend index in a Maglev slot.
+    fn slot(&self, slot: u32) -> Option<u32>;
+    /// The backend with that index, in use or not.
+    fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
+    /// The flow entry of packets with that key.
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>>;
+    /// Adds a flow entry, never overwriting one.
+    fn insert_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError>;
+    /// Adds or overwrites a flow entry.
+    fn replace_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError>;
+    /// Adds `seen` to an entry's note and sets its `last_seen` (ns).
+    fn note_flow(&self, key: &FlowKey<F::Addr>, seen: u8, now: u64);
+    /// Removes a flow entry, if it is there.
+    fn delete_flow(&self, key: &FlowKey<F::Addr>);
+    /// The frontend that a socket's peer stands for.
+    fn socket(&self, key: &SocketKey<F::Addr>) -> Option<SocketPeer<F::Addr>>;
+    /// Remembers the frontend that a socket's peer stands for. Losing it shows the process the endpoint's address.
+    fn remember_socket(&self, key: &SocketKey<F::Addr>, peer: &SocketPeer<F::Addr>);
+}
+
+/// What is neither packet nor table.
+pub trait Env {
+    /// The monotonic clock in ns. A few milliseconds of resolution are enough.
+    fn now(&self) -> u64;
+}

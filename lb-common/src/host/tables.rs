@@ -1,0 +1,127 @@
+//! The maps in ordinary memory.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use crate::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    datapath::{Family, InsertError, Tables, V4, V6},
+};
+
+type Map<K, V> = RefCell<HashMap<K, V>>;
+
+/// The maps of both families. Sizes are not limited, except that of the flow tables on request.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryTables {
+    /// SERVICES.
+    pub services: Map<u32, Service>,
+    /// MAGLEV, by slot.
+    pub slots: Map<u32, u32>,
+    /// The maps of IPv4.
+    pub v4: PerFamily<u32>,
+    /// The maps of IPv6.
+    pub v6: PerFamily<[u32; 4]>,
+    /// Most entries of a flow map; none for no limit. Unlike the kernel's LRU map, a full one refuses.
+    pub max_flow_entries: Option<usize>,
+}
+
+/// The maps of one family.
+#[derive(Clone, Debug)]
+pub struct PerFamily<A> {
+    /// FRONTENDS.
+    pub frontends: Map<FrontendKey<A>, Frontend>,
+    /// BACKENDS.
+    pub backends: Map<u32, Backend<A>>,
+    /// FLOWS.
+    pub flows: Map<FlowKey<A>, Flow<A>>,
+    /// SOCKETS.
+    pub sockets: Map<SocketKey<A>, SocketPeer<A>>,
+}
+
+impl<A> Default for PerFamily<A> {
+    fn default() -> Self {
+        Self {
+            frontends: RefCell::default(),
+            backends: RefCell::default(),
+            flows: RefCell::default(),
+            sockets: RefCell::default(),
+        }
+    }
+}
+
+/// Finds the maps of a family.
+pub trait HasFamily<F: Family> {
+    /// The maps of family `F`.
+    fn family(&self) -> &PerFamily<F::Addr>;
+}
+
+impl HasFamily<V4> for MemoryTables {
+    fn family(&self) -> &PerFamily<u32> {
+        &self.v4
+    }
+}
+
+impl HasFamily<V6> for MemoryTables {
+    fn family(&self) -> &PerFamily<[u32; 4]> {
+        &self.v6
+    }
+}
+
+impl<F: Family> Tables<F> for MemoryTables
+where
+    Self: HasFamily<F>,
+{
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
+        self.family().frontends.borrow().get(key).copied()
+    }
+
+    fn service(&self, id: u32) -> Option<Service> {
+        self.services.borrow().get(&id).copied()
+    }
+
+    fn slot(&self, slot: u32) -> Option<u32> {
+        self.slots.borrow().get(&slot).copied()
+    }
+
+    fn backend(&self, index: u32) -> Option<Backend<F::Addr>> {
+        self.family().backends.borrow().get(&index).copied()
+    }
+
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
+        self.family().flows.borrow().get(key).copied()
+    }
+
+    fn insert_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {
+        if self.family().flows.borrow().contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        self.replace_flow(key, flow)
+    }
+
+    fn replace_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {
+        let mut flows = self.family().flows.borrow_mut();
+        if !flows.contains_key(key) && self.max_flow_entries.is_some_and(|most| flows.len() >= most) {
+            return Err(InsertError::Full);
+        }
+        flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn note_flow(&self, key: &FlowKey<F::Addr>, seen: u8, now: u64) {
+        if let Some(flow) = self.family().flows.borrow_mut().get_mut(key) {
+            flow.seen |= seen;
+            flow.last_seen = now;
+        }
+    }
+
+    fn delete_flow(&self, key: &FlowKey<F::Addr>) {
+        self.family().flows.borrow_mut().remove(key);
+    }
+
+    fn socket(&self, key: &SocketKey<F::Addr>) -> Option<SocketPeer<F::Addr>> {
+        self.family().sockets.borrow().get(key).copied()
+    }
+
+    fn remember_socket(&self, key: &SocketKey<F::Addr>, peer: &SocketPeer<F::Addr>) {
+        self.family().sockets.borrow_mut().insert(*key, *peer);
+    }
+}

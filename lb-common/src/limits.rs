@@ -1,0 +1,40 @@
+//! Named limits. Passing one is counted and told to the operator, never silent.
+
+/// A flow's `last_seen` is written at most once in this time (ns): a store per packet would bounce cache lines
+/// between CPUs.
+pub const FLOW_REFRESH_NS: u64 = 1_000_000_000;
+
+/// A TCP flow with only SYNs seen is forgotten after this time without a packet (ns). Linux gives up on an unanswered
+/// SYN after 127 s by default (`tcp_syn_retries` = 6), but retries at most 64 s apart.
+pub const TCP_SYN_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+
+/// An established TCP flow is forgotten after this time without a packet (ns): kube-proxy's default for
+/// `--conntrack-tcp-timeout-established` is 24 h.
+pub const TCP_ESTABLISHED_TIMEOUT_NS: u64 = 24 * 3600 * 1_000_000_000;
+
+/// A TCP flow with a FIN or RST seen is forgotten after this time without a packet (ns): nf_conntrack's TIME_WAIT.
+pub const TCP_CLOSING_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+
+/// A UDP flow is forgotten after this time without a packet (ns): nf_conntrack's stream timeout.
+pub const UDP_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+
+/// Default number of flows per family; each takes two entries of the flow map.
+pub const FLOWS: u32 = 131_072;
+
+/// Default number of frontends per family.
+pub const FRONTENDS: u32 = 65_536;
+
+/// Default number of services (ports of Kubernetes Services, per family).
+pub const SERVICES: u32 = 65_536;
+
+/// Default number of backends per family.
+pub const BACKENDS: u32 = 131_072;
+
+/// Default number of Maglev slots, of 4 bytes each, for all services together (16 MiB).
+pub const MAGLEV_SLOTS: u32 = 4 * 1024 * 1024;
+
+/// Default number of socket peers remembered per family.
+pub const SOCKETS: u32 = 65_536;
+
+/// Largest Maglev table of one service, in slots.
+pub const MAX_TABLE_SIZE: u32 = 131_072;

@@ -1,0 +1,24 @@
+//! Ethernet II framing.
+
+/// Length of a header without tags, in bytes.
+pub const LEN: usize = 14;
+/// Offset of the EtherType, in bytes.
+pub const TYPE_OFFSET: usize = 12;
+
+/// The EtherType, from the word at [`TYPE_OFFSET`] (bytes as in the frame).
+#[inline(always)]
+pub const fn ether_type(word: u32) -> u16 {
+    (u32::from_be(word) >> 16) as u16
+}
+
+/// EtherTypes (IEEE "EtherType" registry).
+pub mod ether_type {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// Customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// Service VLAN tag (IEEE 802.1ad).
+    pub const QINQ: u16 = 0x88a8;
+}

@@ -1,0 +1,120 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
+
+use super::ethernet;
+
+/// Offset of the network header in a frame without tags, in bytes.
+pub const OFFSET: usize = ethernet::LEN;
+
+/// The fixed part of an IPv4 header, as words whose bytes stand as in the packet.
+#[derive(Clone, Copy)]
+pub struct Ipv4(pub [u32; Self::WORDS]);
+
+impl Ipv4 {
+    /// Length of the header without options, in bytes.
+    pub const LEN: usize = 20;
+    /// Length of the header without options, in words of 4 bytes.
+    pub const WORDS: usize = Self::LEN / 4;
+    /// Offset of the time to live in the header. Protocol, header checksum and the two addresses follow it.
+    pub const TTL_OFFSET: usize = 8;
+
+    /// 4 in a sound header.
+    #[inline(always)]
+    pub const fn version(&self) -> u32 {
+        u32::from_be(self.0[0]) >> 28
+    }
+
+    /// Length of the header with options, in bytes; below 20 in a malformed one.
+    #[inline(always)]
+    pub const fn header_len(&self) -> usize {
+        ((u32::from_be(self.0[0]) >> 24 & 0x0f) << 2) as usize
+    }
+
+    /// Length of header and payload, in bytes. 0 for a packet of more than 65,535 bytes that exists only inside a
+    /// kernel (BIG TCP).
+    #[inline(always)]
+    pub const fn total_len(&self) -> usize {
+        (u32::from_be(self.0[0]) & 0xffff) as usize
+    }
+
+    /// Whether this is any fragment of a datagram, the first one included.
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.0[1] & 0x3fff_u32.to_be() != 0
+    }
+
+    /// Time to live in hops, protocol, and header checksum, bytes as in the packet.
+    #[inline(always)]
+    pub const fn ttl_protocol_checksum(&self) -> u32 {
+        self.0[2]
+    }
+
+    /// Protocol of the payload.
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        (u32::from_be(self.0[2]) >> 16) as u8
+    }
+
+    /// Source address, bytes as in the packet.
+    #[inline(always)]
+    pub const fn src(&self) -> u32 {
+        self.0[3]
+    }
+
+    /// Destination address, bytes as in the packet.
+    #[inline(always)]
+    pub const fn dst(&self) -> u32 {
+        self.0[4]
+    }
+}
+
+/// An IPv6 header without extensions, as words whose bytes stand as in the packet.
+#[derive(Clone, Copy)]
+pub struct Ipv6(pub [u32; Self::WORDS]);
+
+impl Ipv6 {
+    /// Length of the header, in bytes.
+    pub const LEN: usize = 40;
+    /// Length of the header, in words of 4 bytes.
+    pub const WORDS: usize = Self::LEN / 4;
+    /// Offset of the source address in the header. The destination address follows it.
+    pub const ADDRESSES_OFFSET: usize = 8;
+
+    /// 6 in a sound header.
+    #[inline(always)]
+    pub const fn version(&self) -> u32 {
+        u32::from_be(self.0[0]) >> 28
+    }
+
+    /// Length of what follows the header, in bytes.
+    #[inline(always)]
+    pub const fn payload_len(&self) -> usize {
+        (u32::from_be(self.0[1]) >> 16) as usize
+    }
+
+    /// Protocol of the payload, or the kind of the first extension header.
+    #[inline(always)]
+    pub const fn next_header(&self) -> u8 {
+        (u32::from_be(self.0[1]) >> 8) as u8
+    }
+
+    /// Source address, bytes as in the packet.
+    #[inline(always)]
+    pub const fn src(&self) -> [u32; 4] {
+        [self.0[2], self.0[3], self.0[4], self.0[5]]
+    }
+
+    /// Destination address, bytes as in the packet.
+    #[inline(always)]
+    pub const fn dst(&self) -> [u32; 4] {
+        [self.0[6], self.0[7], self.0[8], self.0[9]]
+    }
+}
+
+/// Whether an IPv6 next-header value is an extension header (IANA "IPv6 Extension Header Types").
+#[inline(always)]
+pub const fn is_extension_header(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140 | 253 | 254
+    )
+}

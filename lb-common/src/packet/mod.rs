@@ -1,0 +1,12 @@
+//! Headers as views of bytes, and checksum arithmetic. No packet is touched here: bytes come in as arrays.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ip;
+pub mod transport;
+
+pub use self::{
+    checksum::Delta,
+    ip::{Ipv4, Ipv6},
+    transport::{Tcp, Udp},
+};

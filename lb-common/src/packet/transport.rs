@@ -1,0 +1,59 @@
+//! TCP (RFC 9293) and UDP (RFC 768) headers.
+
+/// The fixed part of a TCP header, as words whose bytes stand as in the packet.
+#[derive(Clone, Copy)]
+pub struct Tcp(pub [u32; Self::WORDS]);
+
+impl Tcp {
+    /// Length of the header without options, in bytes.
+    pub const LEN: usize = 20;
+    /// Length of the header without options, in words of 4 bytes.
+    pub const WORDS: usize = Self::LEN / 4;
+    /// Offset of the checksum in the header.
+    pub const CHECKSUM_OFFSET: usize = 16;
+
+    /// Length of the header with options, in bytes; below 20 in a malformed one.
+    #[inline(always)]
+    pub const fn header_len(&self) -> usize {
+        (u32::from_be(self.0[3]) >> 28 << 2) as usize
+    }
+
+    /// CWR, ECE, URG, ACK, PSH, RST, SYN, FIN, from the high bit down.
+    #[inline(always)]
+    pub const fn flags(&self) -> u8 {
+        (u32::from_be(self.0[3]) >> 16) as u8
+    }
+}
+
+/// A UDP header, as words whose bytes stand as in the packet.
+#[derive(Clone, Copy)]
+pub struct Udp(pub [u32; Self::WORDS]);
+
+impl Udp {
+    /// Length of the header, in bytes.
+    pub const LEN: usize = 8;
+    /// Length of the header, in words of 4 bytes.
+    pub const WORDS: usize = Self::LEN / 4;
+    /// Offset of the checksum in the header.
+    pub const CHECKSUM_OFFSET: usize = 6;
+
+    /// Length of header and payload, in bytes.
+    #[inline(always)]
+    pub const fn length(&self) -> usize {
+        (u32::from_be(self.0[1]) >> 16) as usize
+    }
+}
+
+/// Source and destination port, bytes as in the packet, from the first word of a TCP or UDP header.
+#[inline(always)]
+pub const fn ports(word: u32) -> (u16, u16) {
+    let b = word.to_ne_bytes();
+    (u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([b[2], b[3]]))
+}
+
+/// The first word of a TCP or UDP header with these ports, bytes as in the packet.
+#[inline(always)]
+pub const fn ports_word(src: u16, dst: u16) -> u32 {
+    let (s, d) = (src.to_ne_bytes(), dst.to_ne_bytes());
+    u32::from_ne_bytes([s[0], s[1], d[0], d[1]])
+}

@@ -1,0 +1,37 @@
+//! Knobs that the agent sets before loading. The verifier knows their values and removes what is switched off.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{Global, helpers::bpf_get_netns_cookie};
+
+/// Cookie of the agent's network namespace (`SO_NETNS_COOKIE`). 0, which no namespace has, until it is set.
+#[unsafe(no_mangle)]
+static NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// `BPF_F_IPV6` where the kernel knows that flag of `bpf_l4_csum_replace` (6.16, kernel commit ead7f9b8de65), else 0.
+#[unsafe(no_mangle)]
+static CSUM_IPV6_FLAG: Global<u64> = Global::new(0);
+
+/// 1 where the kernel has `bpf_set_retval` (5.18, kernel commit b44123b4a3dc), else 0.
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// Whether the socket of a cgroup hook lives in the agent's network namespace.
+#[inline(always)]
+pub(crate) fn is_own_namespace(ctx: *mut c_void) -> bool {
+    // SAFETY: the kernel hands a valid context to the program.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx) };
+    cookie == NETNS_COOKIE.load()
+}
+
+/// The flag that tells `bpf_l4_csum_replace` that the addresses are those of IPv6, where it exists.
+#[inline(always)]
+pub(crate) fn csum_ipv6_flag() -> u64 {
+    CSUM_IPV6_FLAG.load()
+}
+
+/// Whether a hook can choose the error that the process sees.
+#[inline(always)]
+pub(crate) fn has_set_retval() -> bool {
+    HAS_SET_RETVAL.load() != 0
+}

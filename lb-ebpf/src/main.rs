@@ -1,0 +1,139 @@
+//! The kernel side of Fairlead: entry points, maps and packet access.
+//!
+//! Nothing is decided here. [`lb_common::datapath`] is the algorithm; this crate binds it to the kernel:
+//!
+//! - [`maps`]: the maps;
+//! - [`tables`]: the algorithm's tables on those maps;
+//! - [`skb`]: the algorithm's packets on socket buffers, for tc;
+//! - [`sockets`]: the calls of the node's own processes, for the cgroup hooks;
+//! - below: the entry points.
+
+#![no_std]
+#![no_main]
+#![expect(
+    unsafe_code,
+    reason = "kernel memory is reached by pointers and helpers that the verifier, not rustc, checks"
+)]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the entry point macros make public items without documentation"
+)]
+
+mod globals;
+mod maps;
+mod skb;
+mod sockets;
+mod tables;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::TC_ACT_SHOT,
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
+use aya_log_ebpf::debug;
+use lb_common::{
+    datapath::{self, Hook, Role},
+    verdict::{Action, Reason},
+};
+
+use crate::{skb::Skb, sockets::Call, tables::Kernel};
+
+/// "No opinion": the next program, or the stack, goes on with the packet. `TCX_NEXT`, and `TC_ACT_UNSPEC` for clsact.
+const NEXT: i32 = -1;
+
+/// From a pod into the node.
+#[classifier]
+pub fn ingress_workload(ctx: TcContext) -> i32 {
+    packet(&ctx, Hook::Ingress(Role::Workload))
+}
+
+/// From the network into the node.
+#[classifier]
+pub fn ingress_uplink(ctx: TcContext) -> i32 {
+    packet(&ctx, Hook::Ingress(Role::Uplink))
+}
+
+/// Out of the node, to a pod or the network.
+#[classifier]
+pub fn egress(ctx: TcContext) -> i32 {
+    packet(&ctx, Hook::Egress)
+}
+
+#[inline(always)]
+fn packet(ctx: &TcContext, hook: Hook) -> i32 {
+    let reason = datapath::process(&mut Skb::new(ctx), &Kernel, &Kernel, hook);
+    maps::count(reason);
+    match reason.action() {
+        Action::Pass => NEXT,
+        Action::Forward => {
+            if matches!(reason, Reason::NewFlow | Reason::Rechosen) {
+                debug!(
+                    ctx,
+                    "device {}: packet of {} bytes: reason {}",
+                    ifindex(ctx),
+                    ctx.len(),
+                    reason as u8
+                );
+            }
+            NEXT
+        }
+        Action::Drop => {
+            debug!(
+                ctx,
+                "device {}: packet of {} bytes dropped: reason {}",
+                ifindex(ctx),
+                ctx.len(),
+                reason as u8
+            );
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel hands a valid context to the program; the field is read-only.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Declares one cgroup entry point: a name, what kind of call it sees, and what it runs.
+macro_rules! socket_hooks {
+    ($($name:ident $run:ident;)+) => {
+        $(
+            #[doc = concat!("The cgroup hook `", stringify!($name), "`.")]
+            #[cgroup_sock_addr($name)]
+            pub fn $name(ctx: SockAddrContext) -> i32 {
+                // Sockets of other namespaces are none of ours: pods, and other nodes of a lab on the same kernel.
+                if !globals::is_own_namespace(ctx.as_ptr()) {
+                    return sockets::ALLOW;
+                }
+                sockets::$run(&Call::new(&ctx))
+            }
+        )+
+    };
+}
+
+socket_hooks! {
+    connect4 ask4;
+    connect6 ask6;
+    sendmsg4 ask4;
+    sendmsg6 ask6;
+    recvmsg4 show4;
+    recvmsg6 show6;
+    getpeername4 show4;
+    getpeername6 show6;
+}
+
+/// Helpers such as `bpf_skb_load_bytes` do not ask for it, others of the kernel are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never called: nothing in the programs panics, and the verifier would refuse a loop.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,66 @@
+//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer are pinned by name.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use lb_common::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    limits,
+    verdict::Reason,
+};
+
+type V4 = u32;
+type V6 = [u32; 4];
+
+/// What serves an address and port.
+#[map]
+pub(crate) static FRONTENDS4: HashMap<FrontendKey<V4>, Frontend> = HashMap::pinned(limits::FRONTENDS, 0);
+/// What serves an address and port.
+#[map]
+pub(crate) static FRONTENDS6: HashMap<FrontendKey<V6>, Frontend> = HashMap::pinned(limits::FRONTENDS, 0);
+
+/// Each service's place in [`MAGLEV`]; the agent changes an element by one store into mapped memory.
+#[map]
+pub(crate) static SERVICES: Array<Service> = Array::pinned(limits::SERVICES, BPF_F_MMAPABLE);
+
+/// Backend indexes, two to an element.
+#[map]
+pub(crate) static MAGLEV: Array<[u32; 2]> = Array::pinned(limits::MAGLEV_SLOTS / 2, BPF_F_MMAPABLE);
+
+/// Endpoints.
+#[map]
+pub(crate) static BACKENDS4: Array<Backend<V4>> = Array::pinned(limits::BACKENDS, 0);
+/// Endpoints.
+#[map]
+pub(crate) static BACKENDS6: Array<Backend<V6>> = Array::pinned(limits::BACKENDS, 0);
+
+/// Recorded flows, an entry for each direction.
+#[map]
+pub(crate) static FLOWS4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(2 * limits::FLOWS, 0);
+/// Recorded flows, an entry for each direction.
+#[map]
+pub(crate) static FLOWS6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(2 * limits::FLOWS, 0);
+
+/// What the peers of the node's own sockets stand for.
+#[map]
+pub(crate) static SOCKETS4: LruHashMap<SocketKey<V4>, SocketPeer<V4>> =
+    LruHashMap::pinned(limits::SOCKETS, 0);
+/// What the peers of the node's own sockets stand for.
+#[map]
+pub(crate) static SOCKETS6: LruHashMap<SocketKey<V6>, SocketPeer<V6>> =
+    LruHashMap::pinned(limits::SOCKETS, 0);
+
+/// Packets and calls by reason.
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Reason::COUNT, 0);
+
+/// Counts one packet or call.
+#[inline(always)]
+pub(crate) fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: the pointer is to this CPU's counter, which only this program run writes.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}

@@ -1,0 +1,140 @@
+//! The algorithm's packets, on socket buffers.
+//!
+//! Reads at constant offsets go to the linear part of the buffer directly. What lies elsewhere (options push headers
+//! apart, drivers leave headers in fragments) is fetched by a helper. Writes and checksums go through helpers: these
+//! unshare a cloned buffer only when it is written to, and they know checksums that hardware has still to finish.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+use lb_common::datapath::{ChecksumUpdate, Packet, RewriteError};
+
+use crate::globals;
+
+/// `PACKET_OTHERHOST` of `linux/if_packet.h`.
+const PACKET_OTHERHOST: u32 = 3;
+
+/// The words at `addr`.
+///
+/// # Safety
+///
+/// They must lie within a packet.
+#[inline(always)]
+unsafe fn load<const WORDS: usize>(addr: usize) -> [u32; WORDS] {
+    let mut words = [0; WORDS];
+    for (nth, word) in words.iter_mut().enumerate() {
+        // SAFETY: within the packet. A header's words lie two bytes off a word's boundary where the kernel does not
+        // pad the Ethernet header. The architectures that we load on take such accesses, and the verifier refuses the
+        // program elsewhere; telling LLVM that the address may be odd would make it fetch single bytes, and letting
+        // it use odd addresses everywhere would make it use them on the stack, which the verifier refuses.
+        *word = unsafe { (addr as *const u32).add(nth).read() };
+    }
+    words
+}
+
+/// A frame in a socket buffer.
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    /// The frame that a tc program was called for.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_other_host(&self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
+    }
+
+    #[inline(always)]
+    fn read<const OFFSET: usize, const WORDS: usize>(&self) -> Option<[u32; WORDS]> {
+        // SAFETY: as in `len`. Both are read anew each time: helpers that write may move the buffer.
+        let (data, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        if data + OFFSET + 4 * WORDS <= end {
+            // SAFETY: the words lie within the linear part, as was just checked.
+            return Some(unsafe { load(data + OFFSET) });
+        }
+        self.read_at(OFFSET)
+    }
+
+    #[inline(always)]
+    fn read_at<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]> {
+        let mut words = MaybeUninit::<[u32; WORDS]>::uninit();
+        let size = 4 * WORDS as u32;
+        // SAFETY: the helper writes `size` bytes to a place of that size, or fails.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, words.as_mut_ptr().cast(), size) };
+        if failed != 0 {
+            return None;
+        }
+        // SAFETY: the helper has written all of it.
+        Some(unsafe { words.assume_init() })
+    }
+
+    #[inline(always)]
+    fn write_at<const WORDS: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; WORDS],
+    ) -> Result<(), RewriteError> {
+        let size = 4 * WORDS as u32;
+        // SAFETY: the helper reads `size` bytes of a place of that size.
+        let failed =
+            unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, words.as_ptr().cast(), size, 0) };
+        if failed == 0 { Ok(()) } else { Err(RewriteError) }
+    }
+
+    #[inline(always)]
+    fn update_checksum(&mut self, update: &ChecksumUpdate) -> Result<(), RewriteError> {
+        // Size 0 in the flags: `to` is the difference of sums.
+        let mut flags = 0;
+        if update.udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        if let Some(ports) = update.ports {
+            self.replace_l4_checksum(update.offset, ports.fold32(), flags)?;
+        }
+        flags |= u64::from(BPF_F_PSEUDO_HDR);
+        if update.ipv6 {
+            flags |= globals::csum_ipv6_flag();
+        }
+        self.replace_l4_checksum(update.offset, update.addresses.fold32(), flags)
+    }
+}
+
+impl Skb {
+    #[inline(always)]
+    fn replace_l4_checksum(
+        &mut self,
+        offset: usize,
+        difference: u32,
+        flags: u64,
+    ) -> Result<(), RewriteError> {
+        // SAFETY: takes numbers only; the offset is checked by the helper.
+        let failed =
+            unsafe { bpf_l4_csum_replace(self.skb.cast(), offset as u32, 0, difference.into(), flags) };
+        if failed == 0 { Ok(()) } else { Err(RewriteError) }
+    }
+}

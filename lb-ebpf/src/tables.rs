@@ -1,0 +1,134 @@
+//! The algorithm's tables, on BPF maps, and its clock.
+//!
+//! Values are copied out: the memory behind a map may change or be reused at any time.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    maps::{Array, LruHashMap},
+};
+use lb_common::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    datapath::{Env, InsertError, Tables, V4, V6},
+};
+
+use crate::maps::{
+    BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6,
+};
+
+/// `EEXIST`, as helpers return it.
+const EEXIST: i32 = -17;
+
+/// The kernel: its maps and its clock.
+pub(crate) struct Kernel;
+
+impl Env for Kernel {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: takes no arguments. The resolution is that of the timer tick, 1 to 10 ms.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+/// A copy of an array element.
+#[inline(always)]
+fn element<T: Copy>(map: &Array<T>, index: u32) -> Option<T> {
+    let element = map.get_ptr(index)?;
+    // SAFETY: a lookup gives a pointer to a whole, aligned element, or none. Array elements are never freed; one that
+    // is written at the same time is told by its generation.
+    Some(unsafe { ptr::read_volatile(element) })
+}
+
+#[inline(always)]
+fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Result<(), InsertError> {
+    match map.insert(key, value, flags.into()) {
+        Ok(()) => Ok(()),
+        Err(EEXIST) => Err(InsertError::Exists),
+        Err(_) => Err(InsertError::Full),
+    }
+}
+
+/// The tables of one family, on its maps.
+macro_rules! tables {
+    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident) => {
+        impl Tables<$family> for Kernel {
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
+                let frontend = $frontends.get_ptr(key)?;
+                // SAFETY: the element stays readable until the program ends (RCU).
+                Some(unsafe { *frontend })
+            }
+
+            #[inline(always)]
+            fn service(&self, id: u32) -> Option<Service> {
+                element(&SERVICES, id)
+            }
+
+            #[inline(always)]
+            fn slot(&self, slot: u32) -> Option<u32> {
+                let pair = MAGLEV.get_ptr(slot >> 1)?.cast::<u32>();
+                // SAFETY: the element holds two words, and the offset is 0 or 1.
+                Some(unsafe { ptr::read_volatile(pair.add((slot & 1) as usize)) })
+            }
+
+            #[inline(always)]
+            fn backend(&self, index: u32) -> Option<Backend<$addr>> {
+                element(&$backends, index)
+            }
+
+            #[inline(always)]
+            fn flow(&self, key: &FlowKey<$addr>) -> Option<Flow<$addr>> {
+                let flow = $flows.get_ptr(key)?;
+                // SAFETY: the element stays readable until the program ends. It may be evicted and given to another
+                // flow while it is read (LRU maps reuse elements at once); that window is a few ns.
+                Some(unsafe { *flow })
+            }
+
+            #[inline(always)]
+            fn insert_flow(&self, key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Result<(), InsertError> {
+                insert(&$flows, key, flow, BPF_NOEXIST)
+            }
+
+            #[inline(always)]
+            fn replace_flow(&self, key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Result<(), InsertError> {
+                insert(&$flows, key, flow, BPF_ANY)
+            }
+
+            #[inline(always)]
+            fn note_flow(&self, key: &FlowKey<$addr>, seen: u8, now: u64) {
+                if let Some(flow) = $flows.get_ptr_mut(key) {
+                    // SAFETY: as for reading; both stores are of one aligned word or byte. Two CPUs that note the
+                    // same direction at once may lose a bit, which the next packet that carries it sets again.
+                    unsafe {
+                        (*flow).seen |= seen;
+                        ptr::write_volatile(&raw mut (*flow).last_seen, now);
+                    }
+                }
+            }
+
+            #[inline(always)]
+            fn delete_flow(&self, key: &FlowKey<$addr>) {
+                // There is nothing to do about an entry that is gone already.
+                let _ = $flows.remove(key);
+            }
+
+            #[inline(always)]
+            fn socket(&self, key: &SocketKey<$addr>) -> Option<SocketPeer<$addr>> {
+                let peer = $sockets.get_ptr(key)?;
+                // SAFETY: as for flows.
+                Some(unsafe { *peer })
+            }
+
+            #[inline(always)]
+            fn remember_socket(&self, key: &SocketKey<$addr>, peer: &SocketPeer<$addr>) {
+                // Without the entry the process sees the endpoint's address; the connection works all the same.
+                let _ = $sockets.insert(key, peer, BPF_ANY.into());
+            }
+        }
+    };
+}
+
+tables!(V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4);
+tables!(V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6);

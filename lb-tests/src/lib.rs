@@ -1,0 +1,3 @@
+//! Tests of Fairlead against real kernels: packet tables and the namespace lab.
+
+pub mod packets;

@@ -1,0 +1,83 @@
+//! A case of a packet table, what came of it, and how two of these are compared.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use lb_common::{
+    abi::{Flow, FlowKey},
+    datapath::Hook,
+    verdict::Reason,
+};
+
+use super::world::World;
+
+/// One row of a packet table.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The rule that the case shows.
+    pub name: String,
+    /// Where the packet meets the datapath.
+    pub hook: Hook,
+    /// What the datapath knows.
+    pub world: World,
+    /// The frame.
+    pub packet: Vec<u8>,
+    /// What must be done with it, and why.
+    pub reason: Reason,
+    /// The frame afterwards; none if it must be as it was.
+    pub rewritten: Option<Vec<u8>>,
+}
+
+/// What came of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The reason that was counted.
+    pub reason: Reason,
+    /// The frame afterwards.
+    pub packet: Vec<u8>,
+    /// The flow entries afterwards, without their times, as text.
+    pub flows: BTreeSet<String>,
+}
+
+/// A flow entry as text, without its time: native and kernel clocks differ.
+pub fn describe_flow<A: std::fmt::Debug + Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> String {
+    format!(
+        "{key:x?} -> {:x?}",
+        Flow {
+            last_seen: 0,
+            ..*flow
+        }
+    )
+}
+
+impl Case {
+    /// What is wrong with an outcome, or nothing.
+    pub fn complaints(&self, side: &str, outcome: &Outcome) -> String {
+        let mut text = String::new();
+        if outcome.reason != self.reason {
+            let _ = writeln!(text, "{side}: {:?} instead of {:?}", outcome.reason, self.reason);
+        }
+        let expected = self.rewritten.as_ref().unwrap_or(&self.packet);
+        if &outcome.packet != expected {
+            let _ = writeln!(
+                text,
+                "{side}: packet differs\n{}",
+                hex_diff(expected, &outcome.packet)
+            );
+        }
+        text
+    }
+}
+
+/// The bytes in which two frames differ, with their offsets.
+pub fn hex_diff(expected: &[u8], got: &[u8]) -> String {
+    let mut text = String::new();
+    if expected.len() != got.len() {
+        let _ = writeln!(text, "  length {} instead of {}", got.len(), expected.len());
+    }
+    for (at, (want, have)) in expected.iter().zip(got).enumerate() {
+        if want != have {
+            let _ = writeln!(text, "  byte {at}: {have:02x} instead of {want:02x}");
+        }
+    }
+    text
+}

@@ -1,0 +1,237 @@
+//! Runs a case in the kernel, through `BPF_PROG_TEST_RUN`.
+
+use std::{collections::BTreeSet, path::Path};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use lb_common::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
+    datapath::{Hook, Role},
+    verdict::{Action, Reason},
+};
+
+use super::{
+    case::{Case, Outcome, describe_flow},
+    world::Entry,
+};
+
+/// What a tc program returns to say that the packet goes on.
+const NEXT: u32 = -1i32 as u32;
+/// What a tc program returns to drop a packet.
+const SHOT: u32 = 2;
+/// Sizes that the cases need; the whole maps would take 100 MB.
+const ENTRIES: u32 = 4096;
+
+/// The kernel programs, loaded and attached to nothing.
+pub struct Kernel {
+    bpf: Ebpf,
+}
+
+impl Kernel {
+    /// Loads the object with maps of its own, which nothing else sees.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the programs, or the caller lacks the privileges.
+    pub fn load(object: &[u8]) -> Result<Self> {
+        let pins = PrivateBpffs::mount()?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .default_map_pin_directory(pins.path())
+            .override_global("AYA_LOG_LEVEL", &0u8, true);
+        for name in map::PINNED {
+            if name != map::COUNTERS {
+                loader.map_max_entries(name, ENTRIES);
+            }
+        }
+        let mut bpf = loader.load(object).context("load the BPF object")?;
+        for name in ["ingress_workload", "ingress_uplink", "egress"] {
+            let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load program {name}"))?;
+        }
+        Ok(Self { bpf })
+    }
+
+    /// What the kernel makes of a case.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be written or the run fails.
+    pub fn run(&mut self, case: &Case) -> Result<Outcome> {
+        self.reset()?;
+        for entry in case.world.entries(monotonic_ns()) {
+            self.write(&entry).with_context(|| format!("write {entry:x?}"))?;
+        }
+        let before = self.counters()?;
+        let (verdict, packet) = self.test_run(case)?;
+        let reason = only_change(&before, &self.counters()?)?;
+        let expected = if reason.action() == Action::Drop {
+            SHOT
+        } else {
+            NEXT
+        };
+        ensure!(
+            verdict == expected,
+            "{reason:?} must return {}, not {}",
+            expected as i32,
+            verdict as i32
+        );
+        Ok(Outcome {
+            reason,
+            packet,
+            flows: self.flows()?,
+        })
+    }
+
+    fn test_run(&mut self, case: &Case) -> Result<(u32, Vec<u8>)> {
+        let name = match case.hook {
+            Hook::Ingress(Role::Workload) => "ingress_workload",
+            Hook::Ingress(Role::Uplink) => "ingress_uplink",
+            Hook::Egress => "egress",
+        };
+        let program: &mut SchedClassifier = self.bpf.program_mut(name).context(name)?.try_into()?;
+        let mut out = vec![0; case.packet.len() + 256];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(&case.packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
+    /// Forgets everything that an earlier case left. Arrays need no cleaning: what nothing refers to is not read.
+    fn reset(&mut self) -> Result<()> {
+        clear::<FrontendKey<u32>, Frontend>(&mut self.bpf, map::FRONTENDS4)?;
+        clear::<FrontendKey<[u32; 4]>, Frontend>(&mut self.bpf, map::FRONTENDS6)?;
+        clear::<FlowKey<u32>, Flow<u32>>(&mut self.bpf, map::FLOWS4)?;
+        clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)
+    }
+
+    fn write(&mut self, entry: &Entry) -> Result<()> {
+        match entry {
+            Entry::Frontend4(key, value) => put(&mut self.bpf, map::FRONTENDS4, key, value),
+            Entry::Frontend6(key, value) => put(&mut self.bpf, map::FRONTENDS6, key, value),
+            Entry::Flow4(key, value) => put(&mut self.bpf, map::FLOWS4, key, value),
+            Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
+            Entry::Service(id, value) => set::<Service>(&mut self.bpf, map::SERVICES, *id, value),
+            Entry::Backend4(index, value) => {
+                set::<Backend<u32>>(&mut self.bpf, map::BACKENDS4, *index, value)
+            }
+            Entry::Backend6(index, value) => {
+                set::<Backend<[u32; 4]>>(&mut self.bpf, map::BACKENDS6, *index, value)
+            }
+            Entry::Slot(slot, value) => {
+                let mut slots =
+                    Array::<&mut MapData, [u32; 2]>::try_from(map_of(&mut self.bpf, map::MAGLEV)?)?;
+                let mut pair = slots.get(&(slot / 2), 0)?;
+                pair[(slot % 2) as usize] = *value;
+                Ok(slots.set(slot / 2, pair, 0)?)
+            }
+        }
+    }
+
+    fn counters(&self) -> Result<Vec<u64>> {
+        let counters =
+            PerCpuArray::<&MapData, u64>::try_from(self.bpf.map(map::COUNTERS).context("COUNTERS")?)?;
+        (0..Reason::COUNT)
+            .map(|number| Ok(counters.get(&number, 0)?.iter().sum()))
+            .collect()
+    }
+
+    fn flows(&self) -> Result<BTreeSet<String>> {
+        let v4 = HashMap::<&MapData, FlowKey<u32>, Flow<u32>>::try_from(
+            self.bpf.map(map::FLOWS4).context("FLOWS4")?,
+        )?;
+        let v6 = HashMap::<&MapData, FlowKey<[u32; 4]>, Flow<[u32; 4]>>::try_from(
+            self.bpf.map(map::FLOWS6).context("FLOWS6")?,
+        )?;
+        let mut flows = BTreeSet::new();
+        for entry in v4.iter() {
+            let (key, flow) = entry?;
+            flows.insert(describe_flow(&key, &flow));
+        }
+        for entry in v6.iter() {
+            let (key, flow) = entry?;
+            flows.insert(describe_flow(&key, &flow));
+        }
+        Ok(flows)
+    }
+}
+
+/// The one reason whose counter moved by one.
+fn only_change(before: &[u64], after: &[u64]) -> Result<Reason> {
+    let changed: Vec<(u32, u64)> = (0u32..)
+        .zip(before.iter().zip(after).map(|(old, new)| new - old))
+        .filter(|(_, by)| *by != 0)
+        .collect();
+    match changed[..] {
+        [(number, 1)] => {
+            Reason::from_number(number).with_context(|| format!("no reason has the number {number}"))
+        }
+        _ => bail!("one counter must move by one, but these moved: {changed:?}"),
+    }
+}
+
+fn map_of<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    bpf.map_mut(name)
+        .with_context(|| format!("the object has no map {name}"))
+}
+
+fn put<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str, key: &K, value: &V) -> Result<()> {
+    Ok(HashMap::<_, K, V>::try_from(map_of(bpf, name)?)?.insert(key, value, 0)?)
+}
+
+fn set<V: Pod>(bpf: &mut Ebpf, name: &str, index: u32, value: &V) -> Result<()> {
+    Ok(Array::<_, V>::try_from(map_of(bpf, name)?)?.set(index, value, 0)?)
+}
+
+fn clear<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
+    let mut map = HashMap::<_, K, V>::try_from(map_of(bpf, name)?)?;
+    let keys = map.keys().collect::<Result<Vec<K>, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+/// The clock that the programs read.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// A bpffs that exists while the object is loaded: maps that are declared as pinned must be pinned somewhere.
+struct PrivateBpffs {
+    folder: tempfile::TempDir,
+}
+
+impl PrivateBpffs {
+    fn mount() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        rustix::mount::mount(
+            "bpf",
+            folder.path(),
+            "bpf",
+            rustix::mount::MountFlags::empty(),
+            None::<&std::ffi::CStr>,
+        )
+        .context("mount a bpffs for the test (needs root)")?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for PrivateBpffs {
+    fn drop(&mut self) {
+        // The folder is removed next, and says so if this failed.
+        let _ = rustix::mount::unmount(self.folder.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,6 @@
+//! Packet tables: (name, packet in, state, verdict, packet out), run natively and in the kernel.
+
+pub mod case;
+pub mod kernel;
+pub mod native;
+pub mod world;

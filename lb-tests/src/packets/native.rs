@@ -1,0 +1,61 @@
+//! Runs a case on the datapath in ordinary memory.
+
+use std::collections::BTreeSet;
+
+use lb_common::{
+    datapath::{self, Hook, Role},
+    host::{FixedClock, Frame, MemoryTables},
+};
+
+use super::{
+    case::{Case, Outcome, describe_flow},
+    world::{Entry, World},
+};
+
+/// Time of the native clock, in ns. Long after boot, so that any age can be taken off.
+const NOW: u64 = 30 * 24 * 3600 * 1_000_000_000;
+
+/// The memory tables that hold a world.
+pub fn tables(world: &World, now: u64) -> MemoryTables {
+    let tables = MemoryTables::default();
+    for entry in world.entries(now) {
+        match entry {
+            Entry::Frontend4(key, value) => drop(tables.v4.frontends.borrow_mut().insert(key, value)),
+            Entry::Frontend6(key, value) => drop(tables.v6.frontends.borrow_mut().insert(key, value)),
+            Entry::Service(id, value) => drop(tables.services.borrow_mut().insert(id, value)),
+            Entry::Slot(slot, value) => drop(tables.slots.borrow_mut().insert(slot, value)),
+            Entry::Backend4(index, value) => drop(tables.v4.backends.borrow_mut().insert(index, value)),
+            Entry::Backend6(index, value) => drop(tables.v6.backends.borrow_mut().insert(index, value)),
+            Entry::Flow4(key, value) => drop(tables.v4.flows.borrow_mut().insert(key, value)),
+            Entry::Flow6(key, value) => drop(tables.v6.flows.borrow_mut().insert(key, value)),
+        }
+    }
+    tables
+}
+
+/// What the native datapath makes of a case.
+pub fn run(case: &Case) -> Outcome {
+    let tables = tables(&case.world, NOW);
+    let mut frame = Frame::new(case.packet.clone());
+    frame.for_other_host = is_for_other_host(case);
+    let reason = datapath::process(&mut frame, &tables, &FixedClock(NOW), case.hook);
+    let v4 = tables.v4.flows.borrow();
+    let v6 = tables.v6.flows.borrow();
+    let flows: BTreeSet<String> = v4
+        .iter()
+        .map(|(key, flow)| describe_flow(key, flow))
+        .chain(v6.iter().map(|(key, flow)| describe_flow(key, flow)))
+        .collect();
+    Outcome {
+        reason,
+        packet: frame.bytes,
+        flows,
+    }
+}
+
+/// What `BPF_PROG_TEST_RUN` makes of the frame: it arrives on the loopback device, whose hardware address is zero, and
+/// the kernel takes unicast frames for any other address as another machine's.
+fn is_for_other_host(case: &Case) -> bool {
+    let unicast = case.packet.first().is_some_and(|first| first & 1 == 0);
+    case.hook == Hook::Ingress(Role::Uplink) && unicast && case.packet.iter().take(6).any(|byte| *byte != 0)
+}

@@ -1,0 +1,284 @@
+//! What the datapath knows when a packet of a table arrives: services and recorded flows.
+//!
+//! A world is described once and then put into memory tables and into kernel maps by the same numbers.
+
+use std::net::SocketAddr;
+
+use lb_common::{
+    abi::{
+        Backend, BackendFlags, Either, Flow, FlowKey, FlowKind, Frontend, FrontendKey, FrontendKind, Service,
+        TableRef, Tuple, from_ip, port_to_wire,
+    },
+    maglev::{self, Cursor, Member},
+};
+
+/// The services and flows that a case starts with.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Services; their identifiers are their places here.
+    pub services: Vec<ServiceSpec>,
+    /// Flows recorded before the packet arrives.
+    pub flows: Vec<FlowSpec>,
+}
+
+/// One service port.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// Where clients send to.
+    pub frontend: SocketAddr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Which kind of address the frontend is.
+    pub kind: FrontendKind,
+    /// Endpoints with whether each runs on this node.
+    pub endpoints: Vec<(SocketAddr, bool)>,
+    /// What is broken about the service, for cases of a defective agent.
+    pub defect: Option<Defect>,
+}
+
+/// Ways for the maps of a service to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// The table's slots name a backend beyond the map.
+    SlotBeyondBackends,
+    /// The backends were freed while the table still names them.
+    BackendsFreed,
+    /// The table lies beyond the slots.
+    TableBeyondSlots,
+}
+
+/// A flow recorded before the packet arrives, both directions.
+#[derive(Clone, Debug)]
+pub struct FlowSpec {
+    /// The client.
+    pub client: SocketAddr,
+    /// The frontend that the client asked.
+    pub frontend: SocketAddr,
+    /// The endpoint that was chosen.
+    pub backend: SocketAddr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Index of the endpoint, counted over all endpoints of its family in the world.
+    pub index: u32,
+    /// Generation that the flow recorded.
+    pub generation: u32,
+    /// What the forward direction has seen.
+    pub forward_seen: u8,
+    /// What the reply direction has seen.
+    pub reply_seen: u8,
+    /// How long ago (ns) each direction was last written down.
+    pub age: u64,
+    /// Which of the two entries exist.
+    pub halves: Halves,
+}
+
+/// Which entries of a flow exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halves {
+    /// Both, as it should be.
+    Both,
+    /// The reply entry was evicted.
+    ForwardOnly,
+    /// The forward entry was evicted.
+    ReplyOnly,
+}
+
+/// Generation of every backend of a world.
+pub const GENERATION: u32 = 7;
+/// Where the first table begins. Not 0, so that a forgotten offset shows.
+const FIRST_SLOT: u32 = 64;
+/// Index of the first backend of each family. Not 0, so that a forgotten index shows.
+const FIRST_BACKEND: u32 = 3;
+
+/// One map write.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry {
+    /// FRONTENDS4.
+    Frontend4(FrontendKey<u32>, Frontend),
+    /// FRONTENDS6.
+    Frontend6(FrontendKey<[u32; 4]>, Frontend),
+    /// SERVICES.
+    Service(u32, Service),
+    /// MAGLEV.
+    Slot(u32, u32),
+    /// BACKENDS4.
+    Backend4(u32, Backend<u32>),
+    /// BACKENDS6.
+    Backend6(u32, Backend<[u32; 4]>),
+    /// FLOWS4.
+    Flow4(FlowKey<u32>, Flow<u32>),
+    /// FLOWS6.
+    Flow6(FlowKey<[u32; 4]>, Flow<[u32; 4]>),
+}
+
+impl World {
+    /// All map entries of this world at the time `now` (ns).
+    pub fn entries(&self, now: u64) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut next_slot = FIRST_SLOT;
+        let mut next_backend = [FIRST_BACKEND; 2];
+        for (id, service) in self.services.iter().enumerate() {
+            service.entries(id as u32, &mut next_slot, &mut next_backend, &mut entries);
+        }
+        for flow in &self.flows {
+            flow.entries(now, &mut entries);
+        }
+        entries
+    }
+}
+
+/// Index of the `nth` endpoint of a family, counted over all services of the world.
+pub fn backend_index(nth: u32) -> u32 {
+    FIRST_BACKEND + nth
+}
+
+impl ServiceSpec {
+    fn entries(&self, id: u32, next_slot: &mut u32, next_backend: &mut [u32; 2], entries: &mut Vec<Entry>) {
+        let frontend = Frontend::new(id, self.kind);
+        let port = port_to_wire(self.frontend.port());
+        entries.push(match from_ip(self.frontend.ip()) {
+            Either::V4(addr) => Entry::Frontend4(FrontendKey::new(addr, port, self.proto), frontend),
+            Either::V6(addr) => Entry::Frontend6(FrontendKey::new(addr, port, self.proto), frontend),
+        });
+        let next = &mut next_backend[usize::from(self.frontend.is_ipv6())];
+        let mut members = Vec::new();
+        for (endpoint, local) in &self.endpoints {
+            let index = *next;
+            *next += 1;
+            entries.push(self.backend(index, *endpoint, *local));
+            let port = port_to_wire(endpoint.port());
+            let id = match from_ip(endpoint.ip()) {
+                Either::V4(addr) => maglev::endpoint_id(addr, port),
+                Either::V6(addr) => maglev::endpoint_id(addr, port),
+            };
+            let backend = if self.defect == Some(Defect::SlotBeyondBackends) {
+                u32::MAX - 1
+            } else {
+                index
+            };
+            members.push(Member {
+                id,
+                weight: 1,
+                backend,
+            });
+        }
+        let mut table = vec![0; maglev::table_size(members.len()) as usize];
+        maglev::build(&members, &mut vec![Cursor::default(); members.len()], &mut table);
+        let size = table.len() as u32;
+        let offset = match self.defect {
+            Some(Defect::TableBeyondSlots) => u32::MAX - 1024,
+            _ => *next_slot,
+        };
+        if self.defect != Some(Defect::TableBeyondSlots) {
+            entries.extend(
+                (offset..)
+                    .zip(table)
+                    .map(|(slot, backend)| Entry::Slot(slot, backend)),
+            );
+            *next_slot += size;
+        }
+        entries.push(Entry::Service(
+            id,
+            Service {
+                table: TableRef::new(offset, size),
+            },
+        ));
+    }
+
+    fn backend(&self, index: u32, endpoint: SocketAddr, local: bool) -> Entry {
+        let mut flags = if local { BackendFlags::LOCAL } else { 0 };
+        if self.defect != Some(Defect::BackendsFreed) {
+            flags |= BackendFlags::IN_USE;
+        }
+        let (port, proto, generation) = (port_to_wire(endpoint.port()), self.proto, GENERATION);
+        match from_ip(endpoint.ip()) {
+            Either::V4(addr) => Entry::Backend4(
+                index,
+                Backend {
+                    addr,
+                    generation,
+                    port,
+                    flags,
+                    proto,
+                },
+            ),
+            Either::V6(addr) => Entry::Backend6(
+                index,
+                Backend {
+                    addr,
+                    generation,
+                    port,
+                    flags,
+                    proto,
+                },
+            ),
+        }
+    }
+}
+
+impl FlowSpec {
+    fn entries(&self, now: u64, entries: &mut Vec<Entry>) {
+        match (
+            from_ip(self.client.ip()),
+            from_ip(self.frontend.ip()),
+            from_ip(self.backend.ip()),
+        ) {
+            (Either::V4(client), Either::V4(frontend), Either::V4(backend)) => {
+                entries.extend(
+                    self.halves(client, frontend, backend, now)
+                        .map(|(key, flow)| Entry::Flow4(key, flow)),
+                );
+            }
+            (Either::V6(client), Either::V6(frontend), Either::V6(backend)) => {
+                entries.extend(
+                    self.halves(client, frontend, backend, now)
+                        .map(|(key, flow)| Entry::Flow6(key, flow)),
+                );
+            }
+            _ => panic!("a flow has one family: {self:?}"),
+        }
+    }
+
+    fn halves<A: Copy>(
+        &self,
+        client: A,
+        frontend: A,
+        backend: A,
+        now: u64,
+    ) -> impl Iterator<Item = (FlowKey<A>, Flow<A>)> {
+        let asked = Tuple {
+            src: client,
+            dst: frontend,
+            src_port: port_to_wire(self.client.port()),
+            dst_port: port_to_wire(self.frontend.port()),
+        };
+        let sent = Tuple {
+            dst: backend,
+            dst_port: port_to_wire(self.backend.port()),
+            ..asked
+        };
+        let flow = |tuple, kind: FlowKind, seen| Flow {
+            tuple,
+            kind: kind as u8,
+            seen,
+            pad: [0; 2],
+            backend: self.index,
+            generation: self.generation,
+            last_seen: now.saturating_sub(self.age),
+        };
+        let forward = (
+            FlowKey::new(asked, self.proto),
+            flow(sent, FlowKind::Forward, self.forward_seen),
+        );
+        let reply = (
+            FlowKey::new(sent.reversed(), self.proto),
+            flow(asked.reversed(), FlowKind::Reply, self.reply_seen),
+        );
+        let (forward, reply) = match self.halves {
+            Halves::Both => (Some(forward), Some(reply)),
+            Halves::ForwardOnly => (Some(forward), None),
+            Halves::ReplyOnly => (None, Some(reply)),
+        };
+        forward.into_iter().chain(reply)
+    }
+}

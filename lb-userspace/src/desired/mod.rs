@@ -1,0 +1,254 @@
+//! The frontends and endpoints that each service port is to have on this node.
+//!
+//! [`Desired::update`] works out anew the Services that the index says were touched, and tells what came of it as
+//! [`Change`]s. It holds Kubernetes' rules: [`frontends`] for the addresses of a Service, [`endpoints`] for who serves,
+//! [`claims`] for two Services that want one address.
+
+mod claims;
+pub mod endpoints;
+pub mod frontends;
+mod notice;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Time};
+
+use self::claims::{Claim, Claims};
+pub use self::{
+    endpoints::{Endpoint, EndpointAddr},
+    notice::Notice,
+};
+use crate::{
+    index::{Index, ServiceName},
+    plan::{Family, FrontendAddr, FrontendKind, Protocol},
+};
+
+/// What identifies a service port: what has one set of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePortKey {
+    /// The Service.
+    pub service: ServiceName,
+    /// Name of the port; empty if it has none.
+    pub port: String,
+    /// Protocol of the port.
+    pub protocol: Protocol,
+    /// Family of its frontends and endpoints.
+    pub family: Family,
+}
+
+impl fmt::Display for ServicePortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.service)?;
+        if !self.port.is_empty() {
+            write!(f, ":{}", self.port)?;
+        }
+        write!(f, " ({}, {})", self.protocol, self.family)
+    }
+}
+
+/// What a service port is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its addresses; at least one.
+    pub frontends: BTreeMap<FrontendAddr, FrontendKind>,
+    /// Who serves it. None of them means that connections are rejected.
+    pub endpoints: BTreeMap<EndpointAddr, Endpoint>,
+}
+
+/// A change of what is desired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The service port is new or has changed.
+    Apply(ServicePortKey, ServicePort),
+    /// The service port is gone.
+    Delete(ServicePortKey),
+}
+
+/// What an update came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// What has changed, each service port at most once.
+    pub changes: Vec<Change>,
+    /// What there is to tell, each thing once for as long as it is true.
+    pub notices: Vec<Notice>,
+}
+
+/// What is known of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name, as endpoints carry it.
+    pub name: String,
+    /// The addresses that node ports are served on, besides the loopback addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Serve `spec.externalIPs`. Who may create Services may take over any address with them (CVE-2020-8554).
+    pub external_ips: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { external_ips: true }
+    }
+}
+
+/// A service port as it would be without the claims of others, and what became of it.
+#[derive(Debug)]
+struct Port {
+    claim: Claim,
+    frontends: BTreeMap<FrontendAddr, FrontendKind>,
+    endpoints: BTreeMap<EndpointAddr, Endpoint>,
+}
+
+/// The desired state of this node.
+#[derive(Debug)]
+pub struct Desired {
+    options: Options,
+    facts: NodeFacts,
+    ports: BTreeMap<ServicePortKey, Port>,
+    keys: BTreeMap<ServiceName, BTreeSet<ServicePortKey>>,
+    claims: Claims,
+    /// What was told last, without the service ports that have no frontend.
+    told: BTreeMap<ServicePortKey, ServicePort>,
+    notices: BTreeMap<ServiceName, BTreeSet<Notice>>,
+    /// Everything is to be worked out anew.
+    all: bool,
+}
+
+impl Desired {
+    /// A state in which nothing is desired yet.
+    pub fn new(options: Options, facts: NodeFacts) -> Self {
+        Self {
+            options,
+            facts,
+            ports: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            claims: Claims::default(),
+            told: BTreeMap::new(),
+            notices: BTreeMap::new(),
+            all: true,
+        }
+    }
+
+    /// Something has changed on the node. The next update works everything out anew.
+    pub fn set_node(&mut self, facts: NodeFacts) {
+        self.all |= self.facts != facts;
+        self.facts = facts;
+    }
+
+    /// Works out what was touched since the last update. `None` if nothing was, or if the index does not know
+    /// everything yet; the first update comes even if there is no Service at all.
+    pub fn update(&mut self, index: &mut Index) -> Option<Update> {
+        if !index.is_listed() {
+            return None;
+        }
+        let mut touched = index.take_touched();
+        if std::mem::take(&mut self.all) {
+            touched.extend(index.names().cloned());
+            touched.extend(self.keys.keys().cloned());
+        } else if touched.is_empty() {
+            return None;
+        }
+        let mut update = Update::default();
+        let mut affected = BTreeSet::new();
+        let mut contested = BTreeMap::new();
+        for name in touched {
+            update.notices.extend(self.take_notices(index, &name));
+            let ports = index.service(&name).map(|service| self.work_out(index, &name, service)).unwrap_or_default();
+            self.replace(&name, ports, &mut affected, &mut contested);
+        }
+        for (frontend, before) in contested {
+            let after = self.claims.of(&frontend);
+            affected.extend(before.first().cloned());
+            affected.extend(after.first().cloned());
+            update.notices.extend(notice::lost(frontend, &before, &after));
+        }
+        update.changes = affected.into_iter().filter_map(|key| self.tell(key)).collect();
+        Some(update)
+    }
+
+    /// The service ports of a Service.
+    fn work_out(&self, index: &Index, name: &ServiceName, service: &Service) -> BTreeMap<ServicePortKey, Port> {
+        let mut ports = BTreeMap::new();
+        let created: Option<&Time> = service.metadata.creation_timestamp.as_ref();
+        for port in frontends::of_service(service, &self.facts, self.options) {
+            let key =
+                ServicePortKey { service: name.clone(), port: port.name, protocol: port.protocol, family: port.family };
+            let known = endpoints::known(index.slices(name), &key.port, key.protocol, key.family, &self.facts.name);
+            ports.entry(key.clone()).or_insert_with(|| Port {
+                claim: Claim::new(created.cloned(), key),
+                frontends: port.frontends,
+                endpoints: endpoints::cluster_set(&known),
+            });
+        }
+        ports
+    }
+
+    /// Puts new service ports in the place of a Service's former ones. Adds the service ports that this may change to
+    /// `affected`, and the frontends whose claims change to `contested`, with the claims as they were.
+    fn replace(
+        &mut self,
+        name: &ServiceName,
+        ports: BTreeMap<ServicePortKey, Port>,
+        affected: &mut BTreeSet<ServicePortKey>,
+        contested: &mut BTreeMap<FrontendAddr, Vec<ServicePortKey>>,
+    ) {
+        let keys: BTreeSet<_> = ports.keys().cloned().collect();
+        let former = self.keys.remove(name).unwrap_or_default();
+        affected.extend(keys.union(&former).cloned());
+        for port in former.iter().filter_map(|key| self.ports.remove(key)) {
+            for frontend in port.frontends.keys() {
+                contested.entry(*frontend).or_insert_with(|| self.claims.of(frontend));
+                self.claims.delete(frontend, &port.claim);
+            }
+        }
+        for port in ports.values() {
+            for frontend in port.frontends.keys() {
+                contested.entry(*frontend).or_insert_with(|| self.claims.of(frontend));
+                self.claims.apply(*frontend, port.claim.clone());
+            }
+        }
+        self.ports.extend(ports);
+        if !keys.is_empty() {
+            self.keys.insert(name.clone(), keys);
+        }
+    }
+
+    /// What has changed of a service port since it was told last.
+    fn tell(&mut self, key: ServicePortKey) -> Option<Change> {
+        let wanted = self.ports.get(&key).and_then(|port| {
+            let won = |(frontend, _): &(&FrontendAddr, _)| self.claims.winner(frontend) == Some(&key);
+            let frontends: BTreeMap<_, _> = port.frontends.iter().filter(won).map(|(f, kind)| (*f, *kind)).collect();
+            (!frontends.is_empty()).then(|| ServicePort { frontends, endpoints: port.endpoints.clone() })
+        });
+        match wanted {
+            Some(wanted) if self.told.get(&key) != Some(&wanted) => {
+                self.told.insert(key.clone(), wanted.clone());
+                Some(Change::Apply(key, wanted))
+            }
+            None if self.told.remove(&key).is_some() => Some(Change::Delete(key)),
+            _ => None,
+        }
+    }
+
+    /// Notices about a Service that were not told yet.
+    fn take_notices(&mut self, index: &Index, name: &ServiceName) -> Vec<Notice> {
+        let now = index.service(name).map(|service| notice::of_service(name, service)).unwrap_or_default();
+        let before = if now.is_empty() {
+            self.notices.remove(name)
+        } else {
+            self.notices.insert(name.clone(), now.clone())
+        };
+        now.difference(&before.unwrap_or_default()).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! What the kernel holds, and what is wanted of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use lb_common::limits;
+
+use super::{DiffError, backends::Backends, numbers::Numbers, space::{Block, Space}, table::Builder};
+use crate::{
+    desired::{Change, EndpointAddr, ServicePort, ServicePortKey},
+    plan::{Family, FrontendAddr, FrontendKind},
+};
+
+/// How much the kernel's maps hold. Each is the `max_entries` of a map, or less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Service ports (elements of SERVICES).
+    pub max_services: u32,
+    /// Backends of each family.
+    pub max_backends: u32,
+    /// Frontends of each family.
+    pub max_frontends: u32,
+    /// Slots of all Maglev tables together (elements of MAGLEV).
+    pub maglev_slots: u32,
+    /// How long something that was freed is not used again.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_services: limits::SERVICES,
+            max_backends: limits::BACKENDS,
+            max_frontends: limits::FRONTENDS,
+            maglev_slots: limits::MAGLEV_SLOTS,
+            grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How much of the limits is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Service ports.
+    pub services: usize,
+    /// Frontends of both families.
+    pub frontends: usize,
+    /// Backends of both families.
+    pub backends: usize,
+    /// Slots that tables take.
+    pub table_slots: u64,
+    /// Slots that rest before they are used again.
+    pub quarantined_slots: u64,
+}
+
+/// A backend in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+    /// `None` if an operation that would have changed it failed.
+    pub(super) local: Option<bool>,
+}
+
+/// What SERVICES holds for a service, and MAGLEV where that points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    /// `None` if the table is empty.
+    pub(super) block: Option<Block>,
+    pub(super) members: BTreeSet<EndpointAddr>,
+}
+
+/// An identifier that is in use.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Who it was given to; `None` if it is to be taken out of use.
+    pub(super) key: Option<ServicePortKey>,
+    pub(super) family: Family,
+    /// `None` if it is not known what SERVICES holds.
+    pub(super) table: Option<Table>,
+    /// SERVICES has held a table of this service, whether or not it is known which one it holds now.
+    pub(super) served: bool,
+    /// Space that SERVICES may point to, where that is not known.
+    pub(super) maybe: Vec<Block>,
+    /// The service's backends that are in use.
+    pub(super) slots: BTreeMap<EndpointAddr, Slot>,
+    /// All frontends that may lead here.
+    pub(super) frontends: BTreeSet<FrontendAddr>,
+}
+
+impl Entry {
+    pub(super) fn new(key: Option<ServicePortKey>, family: Family) -> Self {
+        Self {
+            key,
+            family,
+            table: None,
+            served: false,
+            maybe: Vec::new(),
+            slots: BTreeMap::new(),
+            frontends: BTreeSet::new(),
+        }
+    }
+
+    /// It is known that SERVICES holds an empty table.
+    pub(super) fn has_empty_table(&self) -> bool {
+        self.maybe.is_empty() && self.table.as_ref().is_some_and(|table| table.block.is_none())
+    }
+
+    /// Nothing of it is in the kernel any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.has_empty_table() && self.slots.is_empty() && self.frontends.is_empty()
+    }
+
+    /// Nothing of it was ever in the kernel.
+    pub(super) fn is_untouched(&self) -> bool {
+        let no_table = self.table.is_none() && !self.served && self.maybe.is_empty();
+        no_table && self.slots.is_empty() && self.frontends.is_empty()
+    }
+}
+
+/// What is known of a frontend that may be in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    Known { service: u32, kind: Option<FrontendKind> },
+    /// An operation on it failed.
+    Unsure,
+}
+
+/// What the kernel holds, what is wanted, and what is free.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(super) limits: Limits,
+    pub(super) ids: Numbers,
+    pub(super) space: Space,
+    pub(super) backends_v4: Backends,
+    pub(super) backends_v6: Backends,
+    pub(super) entries: BTreeMap<u32, Entry>,
+    pub(super) id_of: BTreeMap<ServicePortKey, u32>,
+    pub(super) frontends: BTreeMap<FrontendAddr, Record>,
+    /// How many frontends there are, by family.
+    pub(super) frontends_by_family: [usize; 2],
+
+    pub(super) wanted: BTreeMap<ServicePortKey, ServicePort>,
+    pub(super) wanted_frontends: BTreeMap<FrontendAddr, ServicePortKey>,
+
+    /// Service ports that may not be as they are wanted.
+    pub(super) dirty: BTreeSet<ServicePortKey>,
+    /// Identifiers that are to be taken out of use.
+    pub(super) doomed: BTreeSet<u32>,
+    /// Frontends that may lead to nothing that is known.
+    pub(super) loose: BTreeSet<FrontendAddr>,
+    /// Backends that may be in use but belong to nobody.
+    pub(super) strays: BTreeSet<(Family, u32)>,
+    /// Identifiers found in the kernel that no service port has been matched with yet.
+    pub(super) unclaimed: BTreeSet<u32>,
+
+    /// What the last plan took, and nobody confirmed yet.
+    pub(super) reserved_blocks: BTreeSet<Block>,
+    pub(super) reserved_backends: BTreeSet<(Family, u32)>,
+
+    /// Errors as they were told last.
+    pub(super) told: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
+    pub(super) builder: Builder,
+}
+
+impl Ledger {
+    /// The ledger of maps that hold nothing.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ids: Numbers::new(limits.max_services, limits.grace),
+            space: Space::new(limits.maglev_slots, limits.grace),
+            backends_v4: Backends::new(limits.max_backends, limits.grace),
+            backends_v6: Backends::new(limits.max_backends, limits.grace),
+            entries: BTreeMap::new(),
+            id_of: BTreeMap::new(),
+            frontends: BTreeMap::new(),
+            frontends_by_family: [0; 2],
+            wanted: BTreeMap::new(),
+            wanted_frontends: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            loose: BTreeSet::new(),
+            strays: BTreeSet::new(),
+            unclaimed: BTreeSet::new(),
+            reserved_blocks: BTreeSet::new(),
+            reserved_backends: BTreeSet::new(),
+            told: BTreeMap::new(),
+            builder: Builder::default(),
+        }
+    }
+
+    /// Takes in changes of what is wanted. Nothing happens before the next plan.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            match change {
+                Change::Apply(key, port) => self.want(key, port),
+                Change::Delete(key) => self.delete(&key),
+            }
+        }
+    }
+
+    /// Replaces everything that is wanted.
+    pub fn reset(&mut self, ports: BTreeMap<ServicePortKey, ServicePort>) {
+        let gone: Vec<_> = self.wanted.keys().filter(|key| !ports.contains_key(*key)).cloned().collect();
+        for key in &gone {
+            self.delete(key);
+        }
+        for (key, port) in ports {
+            self.want(key, port);
+        }
+    }
+
+    fn want(&mut self, key: ServicePortKey, port: ServicePort) {
+        self.unwant_frontends(&key);
+        for frontend in port.frontends.keys() {
+            if let Some(former) = self.wanted_frontends.insert(*frontend, key.clone()) {
+                self.dirty.insert(former);
+            }
+        }
+        self.wanted.insert(key.clone(), port);
+        self.dirty.insert(key);
+    }
+
+    fn delete(&mut self, key: &ServicePortKey) {
+        self.unwant_frontends(key);
+        self.wanted.remove(key);
+        self.dirty.remove(key);
+        self.told.remove(key);
+        if let Some(id) = self.id_of.remove(key) {
+            self.doom(id);
+        }
+    }
+
+    fn unwant_frontends(&mut self, key: &ServicePortKey) {
+        let Some(former) = self.wanted.get(key) else { return };
+        for frontend in former.frontends.keys() {
+            // Another one may have taken it over within the same changes.
+            if self.wanted_frontends.get(frontend) == Some(key) {
+                self.wanted_frontends.remove(frontend);
+            }
+        }
+    }
+
+    pub(super) fn doom(&mut self, id: u32) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.key = None;
+            self.doomed.insert(id);
+        }
+    }
+
+    /// When there is a reason to plan again although nothing new is wanted: something was freed that service ports
+    /// wait for.
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        if self.dirty.is_empty() {
+            return None;
+        }
+        let backends = [self.backends_v4.next_due(), self.backends_v6.next_due()];
+        backends.into_iter().chain([self.ids.next_due(), self.space.next_due()]).flatten().min()
+    }
+
+    /// Whether the kernel holds exactly what is wanted, as far as the last plan found out.
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.doomed.is_empty() && self.loose.is_empty() && self.strays.is_empty()
+    }
+
+    /// How much of the limits is taken.
+    pub fn usage(&self) -> Usage {
+        let quarantined_slots = self.space.quarantined_slots();
+        Usage {
+            services: self.ids.taken(),
+            frontends: self.frontends.len(),
+            backends: self.backends_v4.taken() + self.backends_v6.taken(),
+            table_slots: u64::from(self.space.slots()) - self.space.free_slots() - quarantined_slots,
+            quarantined_slots,
+        }
+    }
+
+    pub(super) fn backends(&mut self, family: Family) -> &mut Backends {
+        match family {
+            Family::V4 => &mut self.backends_v4,
+            Family::V6 => &mut self.backends_v6,
+        }
+    }
+}

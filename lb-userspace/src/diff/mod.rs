@@ -1,0 +1,107 @@
+//! From what the kernel holds to what is desired, in an order that never breaks what works.
+//!
+//! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync`] does
+//! that), so it never believes what it merely planned. A plan first makes, for every service that changes, the
+//! backends, the table and the service; then it moves and adds frontends; then it removes frontends; and last it takes
+//! services and backends out of use. After any number of these operations every frontend that is to stay leads to
+//! a complete table of backends in use.
+//!
+//! What is freed rests for a grace period before it is used again. When an operation fails, nobody knows whether it
+//! happened: the ledger keeps both possibilities in mind, and the next plan settles it.
+//!
+//! A backend slot belongs to one service port, also where two of them have an endpoint in common: a UDP flow must leave
+//! an endpoint that its own service gave up, whatever other services do.
+
+mod adopt;
+mod backends;
+mod confirm;
+mod ledger;
+mod numbers;
+mod planner;
+mod quarantine;
+mod space;
+mod sync;
+mod table;
+
+use thiserror::Error;
+
+pub use self::{
+    ledger::{Ledger, Limits, Usage},
+    planner::{Plan, Step},
+    sync::{Report, sync},
+};
+use crate::{
+    desired::ServicePortKey,
+    plan::{Family, FrontendAddr},
+};
+
+/// Why a service port is not programmed as it is desired. It is tried again when room appears.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum DiffError {
+    /// There is no free service identifier.
+    #[error(
+        "Service {service} is not programmed: all {limit} services are taken; raise --max-services or remove Services"
+    )]
+    Services {
+        /// The service port.
+        service: ServicePortKey,
+        /// The limit, in service ports.
+        limit: u32,
+    },
+    /// There are not enough free backends.
+    #[error(
+        "Service {service} is served without {missing} of its endpoints: all {limit} {family} backends are taken; raise \
+         --max-backends or remove Services"
+    )]
+    Backends {
+        /// The service port.
+        service: ServicePortKey,
+        /// How many of its endpoints found no room.
+        missing: usize,
+        /// Which backends.
+        family: Family,
+        /// The limit, in backends of the family.
+        limit: u32,
+    },
+    /// There is no free space for a table.
+    #[error(
+        "Service {service} keeps the endpoints that it had: no room for a table of {slots} slots among {limit}; raise \
+         --maglev-slots or remove Services"
+    )]
+    Table {
+        /// The service port.
+        service: ServicePortKey,
+        /// Size of the table.
+        slots: u32,
+        /// The limit, in slots.
+        limit: u32,
+    },
+    /// There is no room for a frontend.
+    #[error(
+        "Service {service} is not reached at {frontend}: all {limit} frontends of the family are taken; raise \
+         --max-frontends or remove Services"
+    )]
+    Frontends {
+        /// The service port.
+        service: ServicePortKey,
+        /// The frontend.
+        frontend: FrontendAddr,
+        /// The limit, in frontends of the family.
+        limit: u32,
+    },
+}
+
+impl DiffError {
+    /// The service port that the error is about.
+    pub const fn service(&self) -> &ServicePortKey {
+        match self {
+            Self::Services { service, .. }
+            | Self::Backends { service, .. }
+            | Self::Table { service, .. }
+            | Self::Frontends { service, .. } => service,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

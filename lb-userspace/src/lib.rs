@@ -1,0 +1,16 @@
+//! The Fairlead agent: fills the kernel's maps from what is watched.
+//!
+//! `watch → index → desired → diff → apply`: each layer is a module and calls only to the right of itself. All but the
+//! first and the last are pure: no I/O, no clock, no randomness.
+//!
+//! - [`watch`]: where Services and EndpointSlices come from (a folder of manifests);
+//! - [`index`]: what is known of them, by name;
+//! - [`desired`]: the frontends and endpoints that each service port is to have;
+//! - [`diff`]: what the kernel holds, and the ordered operations that lead to the desired state;
+//! - [`plan`]: these operations, and what a kernel that is already filled holds.
+
+pub mod desired;
+pub mod diff;
+pub mod index;
+pub mod plan;
+pub mod watch;

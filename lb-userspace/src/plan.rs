@@ -1,0 +1,245 @@
+//! The plan: what passes between the diff and the kernel's maps.
+//!
+//! `diff` compares the desired state with what is in the kernel and writes an ordered list of [`Op`]; a
+//! [`Dataplane`] carries them out one by one. [`Snapshot`] is the way back: what a dataplane that is already
+//! in the kernel holds, for the agent to adopt after a restart.
+//!
+//! Addresses and ports are in their ordinary form here (`IpAddr`, ports in host order). Whoever applies a plan
+//! turns them into the form that maps hold ([`lb_common::abi`]).
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+pub use lb_common::abi::{FrontendKind, TableRef};
+
+/// An address family. Backend indexes are per family: index 7 of IPv4 and index 7 of IPv6 are two backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both families, IPv4 first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address. An IPv4-mapped IPv6 address is IPv6.
+    pub const fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// A transport protocol of a service port; the number is the IP protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    Tcp = 6,
+    /// User Datagram Protocol.
+    Udp = 17,
+    /// Stream Control Transmission Protocol.
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The protocol with that IP protocol number, if services can have it.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            132 => Self::Sctp,
+            _ => return None,
+        })
+    }
+
+    /// The protocol that a port of a Service or EndpointSlice names; TCP if it names none.
+    pub fn from_name(name: Option<&str>) -> Option<Self> {
+        Some(match name {
+            None | Some("TCP" | "") => Self::Tcp,
+            Some("UDP") => Self::Udp,
+            Some("SCTP") => Self::Sctp,
+            Some(_) => return None,
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// What a packet must be sent to for a service to claim it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrontendAddr {
+    /// Destination address.
+    pub addr: IpAddr,
+    /// Destination port, host order.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+impl FrontendAddr {
+    /// The family of the address.
+    pub const fn family(&self) -> Family {
+        Family::of(self.addr)
+    }
+}
+
+impl fmt::Display for FrontendAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", std::net::SocketAddr::new(self.addr, self.port), self.protocol)
+    }
+}
+
+/// A backend as its slot in BACKENDS4 or BACKENDS6 holds it, in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendSlot {
+    /// Address of the endpoint; its family says which of the two maps the slot is in.
+    pub addr: IpAddr,
+    /// Port of the endpoint, host order.
+    pub port: u16,
+    /// Transport protocol of the port.
+    pub protocol: Protocol,
+    /// Moves on whenever the slot is given away; never 0 for a slot in use.
+    pub generation: u32,
+    /// The endpoint runs on this node.
+    pub local: bool,
+}
+
+impl BackendSlot {
+    /// The family of the address.
+    pub const fn family(&self) -> Family {
+        Family::of(self.addr)
+    }
+}
+
+/// One change of the kernel's maps. Each is a single write of a single map (`WriteTable`: of consecutive elements).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes the slot and marks it in use (flags IN_USE, and LOCAL if `slot.local`).
+    PutBackend {
+        /// Index into BACKENDS4 or BACKENDS6, by the family of `slot.addr`.
+        index: u32,
+        /// What the slot is to hold.
+        slot: BackendSlot,
+    },
+    /// Takes the slot out of use: IN_USE is cleared and the generation has moved on, so that flows that recorded the
+    /// slot see it. No table names the slot any more.
+    FreeBackend {
+        /// Which of BACKENDS4 and BACKENDS6.
+        family: Family,
+        /// Index into that map.
+        index: u32,
+        /// The generation to leave in the free slot.
+        generation: u32,
+    },
+    /// Writes consecutive elements of MAGLEV, which no service names yet.
+    WriteTable {
+        /// The first element.
+        offset: u32,
+        /// Backend indexes, of the family of the service that will name the table.
+        slots: Vec<u32>,
+    },
+    /// Writes SERVICES[id]: a single store of eight bytes, so a reader sees the old or the new table.
+    PutService {
+        /// Index into SERVICES.
+        id: u32,
+        /// The service's table; [`TableRef::EMPTY`] for a service without endpoints.
+        table: TableRef,
+    },
+    /// Adds a frontend, or gives an existing one to another service.
+    PutFrontend {
+        /// The frontend.
+        frontend: FrontendAddr,
+        /// Index into SERVICES.
+        service: u32,
+        /// Which kind of address it is.
+        kind: FrontendKind,
+    },
+    /// Removes a frontend. One that is not there is no error: that is what was wanted.
+    DeleteFrontend {
+        /// The frontend.
+        frontend: FrontendAddr,
+    },
+}
+
+/// Whatever can carry out a plan: the kernel's maps, or a model of them in tests.
+pub trait Dataplane {
+    /// Why an operation failed.
+    type Error;
+
+    /// Carries out one operation, wholly or (when it fails) so that doing it again later is right.
+    ///
+    /// # Errors
+    /// The operation did not happen, or it is not known whether it did.
+    fn apply(&mut self, op: &Op) -> Result<(), Self::Error>;
+}
+
+/// A frontend as found in FRONTENDS4 or FRONTENDS6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotFrontend {
+    /// Index into SERVICES.
+    pub service: u32,
+    /// Kind of address; `None` if the map holds a number that no kind has.
+    pub kind: Option<FrontendKind>,
+}
+
+/// An element of BACKENDS4 or BACKENDS6 that is not all zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotBackend {
+    /// IN_USE is set.
+    InUse(BackendSlot),
+    /// IN_USE is not set (or the protocol is none that services have); the generation counts on from here.
+    Free {
+        /// The generation that the slot holds.
+        generation: u32,
+    },
+}
+
+impl SnapshotBackend {
+    /// The generation that the slot holds.
+    pub const fn generation(&self) -> u32 {
+        match self {
+            Self::InUse(slot) => slot.generation,
+            Self::Free { generation } => *generation,
+        }
+    }
+}
+
+/// What the maps hold, read back for adoption after a restart of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every element of FRONTENDS4 and FRONTENDS6.
+    pub frontends: BTreeMap<FrontendAddr, SnapshotFrontend>,
+    /// SERVICES[id], for the ids that frontends name and that SERVICES has. Others are free.
+    pub services: BTreeMap<u32, TableRef>,
+    /// By service id: the slots of its table, read from MAGLEV. A service is absent here if its table is empty or
+    /// does not lie inside MAGLEV.
+    pub tables: BTreeMap<u32, Vec<u32>>,
+    /// Elements of BACKENDS4 and BACKENDS6 that are not all zero.
+    pub backends: BTreeMap<(Family, u32), SnapshotBackend>,
+}

@@ -1,0 +1,109 @@
+//! Where Services and EndpointSlices come from.
+//!
+//! Every source tells what it sees as [`Event`]s, by the contract of kube's watcher: a list first ([`Event::Init`], any
+//! number of [`Event::InitApply`], [`Event::InitDone`]), for each kind by itself; then single changes. A list replaces
+//! everything that was known of its kind.
+//!
+//! The source here is a folder of manifests ([`Manifests`]). It has three parts: [`parse`] makes objects of a text
+//! and is pure; [`store`] keeps the objects of every file and is pure; [`folder`] and [`follow`] read and watch.
+
+mod follow;
+mod folder;
+mod manifests;
+pub mod parse;
+mod pending;
+pub mod store;
+mod validate;
+
+use std::{fmt, sync::Arc};
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+
+pub use self::manifests::{Manifests, ManifestsError};
+
+/// The kinds of objects that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// v1 Service.
+    Service,
+    /// discovery.k8s.io/v1 EndpointSlice.
+    EndpointSlice,
+}
+
+impl Kind {
+    /// All kinds, in the order in which a source lists them.
+    pub const ALL: [Self; 2] = [Self::Service, Self::EndpointSlice];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+        })
+    }
+}
+
+/// A watched object. Cloning is cheap.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
+}
+
+impl Object {
+    /// The object's kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+        }
+    }
+
+    /// What identifies the object. A missing namespace is "default", as for the API server.
+    pub fn key(&self) -> ObjectKey {
+        let metadata = match self {
+            Self::Service(service) => &service.metadata,
+            Self::EndpointSlice(slice) => &slice.metadata,
+        };
+        ObjectKey {
+            kind: self.kind(),
+            namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// What identifies an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, unique for the kind in the namespace.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// One thing that a source tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A list of all objects of the kind begins. What is known stays in force until the list is complete.
+    Init(Kind),
+    /// An object of the list.
+    InitApply(Object),
+    /// The list is complete and replaces what was known of the kind.
+    InitDone(Kind),
+    /// The object is new or has changed.
+    Apply(Object),
+    /// The object is gone; this is the last that was seen of it.
+    Delete(Object),
+}
