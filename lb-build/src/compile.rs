@@ -19,14 +19,6 @@ const FLAG_SEPARATOR: &str = "\x1f";
 /// The instruction set: 32-bit operations and comparisons. Kernels know it since 5.1.
 const CPU: &str = "v3";
 
-/// Lets LLVM load and store words at any address; the first LLVM that knows it.
-const MISALIGNED_FEATURE: &str = "allows-misaligned-mem-access";
-const MISALIGNED_LLVM: u32 = 22;
-
-/// Architectures whose verifier takes misaligned packet and map accesses
-/// (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`); elsewhere such a program would be refused.
-const MISALIGNED_ARCHITECTURES: [&str; 4] = ["aarch64", "powerpc64", "s390x", "x86_64"];
-
 /// Byte order of the machine that the programs will run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endian {
@@ -54,8 +46,6 @@ pub struct Request<'a> {
     pub workspace: &'a Path,
     /// Target folder of this build alone: cargo would wait for itself in the folder of an outer cargo.
     pub target_dir: &'a Path,
-    /// Where the object is copied to.
-    pub output: &'a Path,
     /// Architecture of the kernel, in the words of `CARGO_CFG_TARGET_ARCH`.
     pub arch: &'a str,
     /// Byte order of the kernel.
@@ -81,57 +71,75 @@ pub fn bpf_arch(arch: &str) -> &str {
     }
 }
 
-/// Builds the kernel programs.
-///
-/// Builds into the same target folder wait for each other, so that an object is never copied half written.
+/// Builds the kernel programs and copies the object to `output`.
 ///
 /// # Errors
 ///
 /// [`Error::Compile`] with the compiler's output when the programs do not build, [`Error::Io`] when cargo cannot be
 /// started or the object cannot be copied.
-pub fn build(toolchain: &Toolchain, request: &Request<'_>) -> Result<Object, Error> {
-    let Request {
-        target_dir, output, ..
-    } = *request;
-    fs::create_dir_all(target_dir).map_err(Error::io("create", target_dir))?;
-    let lock = target_dir.join("fairlead.lock");
-    let lock_file = File::create(&lock).map_err(Error::io("create", &lock))?;
-    lock_file.lock().map_err(Error::io("lock", &lock))?;
-
-    let mut command = command(toolchain, request);
-    let result = command
-        .output()
-        .map_err(Error::io("run", &toolchain.compiler.cargo))?;
-    let text = String::from_utf8_lossy(&result.stderr);
-    if !result.status.success() {
-        let reason = format!(
-            "{}{text}\n{}",
-            String::from_utf8_lossy(&result.stdout),
-            result.status
-        );
-        return Err(Error::Compile {
-            command: show(&command),
-            output: reason,
-        });
-    }
-    let object = target_dir
-        .join(request.endian.target())
-        .join("release")
-        .join(BINARY);
+pub fn build(toolchain: &Toolchain, request: &Request<'_>, output: &Path) -> Result<Object, Error> {
+    // Held until the object is copied: another build may not replace it half way.
+    let _lock = lock(request.target_dir)?;
+    let mut command = command(&toolchain.compiler.cargo, "build", toolchain, request);
+    let stderr = run(&mut command)?;
+    let folder = request.target_dir.join(request.endian.target()).join("release");
+    let object = folder.join(BINARY);
     fs::copy(&object, output).map_err(Error::io("copy", &object))?;
     Ok(Object {
         path: output.to_owned(),
-        warnings: warnings(&text),
+        warnings: warnings(&stderr),
     })
 }
 
-/// The cargo command line with its environment.
-fn command(toolchain: &Toolchain, request: &Request<'_>) -> Command {
+/// Runs clippy over the kernel programs, with the compiler that builds them; a warning is an error.
+///
+/// # Errors
+///
+/// [`Error::Compile`] with clippy's output when it has something to say, [`Error::Io`] when it cannot be started.
+pub fn lint(toolchain: &Toolchain, request: &Request<'_>) -> Result<(), Error> {
+    let _lock = lock(request.target_dir)?;
+    // Not `cargo clippy`: cargo looks for the subcommand in its home first, where rustup's proxy lies.
+    let mut command = command(&toolchain.compiler.clippy(), "clippy", toolchain, request);
+    command.args(["--", "-D", "warnings"]);
+    run(&mut command).map(|_| ())
+}
+
+/// Waits for other builds into the same target folder, and keeps them out as long as the file is open.
+fn lock(target_dir: &Path) -> Result<File, Error> {
+    fs::create_dir_all(target_dir).map_err(Error::io("create", target_dir))?;
+    let path = target_dir.join("fairlead.lock");
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    file.lock().map_err(Error::io("lock", &path))?;
+    Ok(file)
+}
+
+/// Runs cargo and returns what it wrote to standard error.
+fn run(command: &mut Command) -> Result<String, Error> {
+    let result = command
+        .output()
+        .map_err(Error::io("run", command.get_program()))?;
+    let stderr = String::from_utf8_lossy(&result.stderr);
+    if result.status.success() {
+        return Ok(stderr.into_owned());
+    }
+    let output = format!(
+        "{}{stderr}\n{}",
+        String::from_utf8_lossy(&result.stdout),
+        result.status
+    );
+    Err(Error::Compile {
+        command: show(command),
+        output,
+    })
+}
+
+/// A subcommand of cargo for the kernel programs, with its environment.
+fn command(program: &Path, subcommand: &str, toolchain: &Toolchain, request: &Request<'_>) -> Command {
     let compiler = &toolchain.compiler;
-    let mut command = Command::new(&compiler.cargo);
+    let mut command = Command::new(program);
     command
         .args([
-            "build",
+            subcommand,
             "--release",
             "--package",
             PACKAGE,
@@ -157,13 +165,16 @@ fn command(toolchain: &Toolchain, request: &Request<'_>) -> Command {
         command.env("PATH", path);
     }
     command
+        .env("CARGO", &compiler.cargo)
         .env("RUSTC", &compiler.rustc)
-        // -Z build-std and the BPF target's features are not stable; the compiler of a distribution takes them so.
+        // -Z build-std is not stable; the compiler of a distribution takes it so.
         .env("RUSTC_BOOTSTRAP", "1")
         // A wrapper from the user's configuration (sccache) would run the compiler of another toolchain.
         .env("RUSTC_WRAPPER", "")
-        .env("RUSTC_WORKSPACE_WRAPPER", "")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain, request.arch));
+    if subcommand != "clippy" {
+        command.env("RUSTC_WORKSPACE_WRAPPER", "");
+    }
     command
 }
 
@@ -178,18 +189,17 @@ pub(crate) fn rustflags(toolchain: &Toolchain, arch: &str) -> OsString {
     let arch = bpf_arch(arch);
     let mut linker = OsString::from("-Clinker=");
     linker.push(&toolchain.linker.path);
-    let mut flags: Vec<OsString> = vec![
+    // LLVM's feature `allows-misaligned-mem-access` stays off: it would spare the programs care with packet headers, but
+    // LLVM then joins neighbouring stores on the stack as well, where the verifier refuses misaligned words.
+    let flags: Vec<OsString> = vec![
         format!("--cfg=bpf_target_arch=\"{arch}\"").into(),
         // BTF, by which the kernel knows the types of maps and functions, is made from debug information.
         "-Cdebuginfo=2".into(),
         linker,
         "-Clink-arg=--btf".into(),
-        // rustc hands both to bpf-linker, which generates the code.
+        // rustc hands it to bpf-linker, which generates the code.
         format!("-Ctarget-cpu={CPU}").into(),
     ];
-    if toolchain.compiler.version.llvm.major >= MISALIGNED_LLVM && MISALIGNED_ARCHITECTURES.contains(&arch) {
-        flags.push(format!("-Ctarget-feature=+{MISALIGNED_FEATURE}").into());
-    }
     flags.join(OsStr::new(FLAG_SEPARATOR))
 }
 
@@ -237,12 +247,12 @@ pub(crate) fn keeps_variable(name: &str) -> bool {
     KEPT.contains(&name) || begins(&KEPT_PREFIXES) || !(DROPPED.contains(&name) || begins(&DROPPED_PREFIXES))
 }
 
-/// The warnings in what cargo printed, without the ones that every build has.
+/// The warnings in what cargo printed, without their count.
 pub(crate) fn warnings(stderr: &str) -> Vec<String> {
     stderr
         .split("\n\n")
         .filter_map(|block| block.find("warning: ").map(|start| block[start..].trim_end()))
-        .filter(|block| !block.contains(MISALIGNED_FEATURE) && !block.contains(" generated "))
+        .filter(|block| !block.contains(" generated "))
         .map(str::to_owned)
         .collect()
 }

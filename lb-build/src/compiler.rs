@@ -50,6 +50,14 @@ pub struct Compiler {
     pub version: CompilerVersion,
 }
 
+impl Compiler {
+    /// Where the linter of the same toolchain is, if it is installed.
+    #[must_use]
+    pub fn clippy(&self) -> PathBuf {
+        self.rustc.with_file_name("cargo-clippy")
+    }
+}
+
 impl fmt::Display for Compiler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

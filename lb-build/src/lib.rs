@@ -15,7 +15,7 @@ mod linker;
 mod machine;
 mod version;
 
-pub use compile::{Endian, Object, Request, bpf_arch, build};
+pub use compile::{Endian, Object, Request, bpf_arch, build, lint};
 pub use compiler::{CARGO_VARIABLE, Compiler, Origin, RUSTC_VARIABLE, find_compilers};
 pub use error::Error;
 pub use linker::{LINKER_VARIABLE, Linker, find_linker};

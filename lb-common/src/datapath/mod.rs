@@ -70,7 +70,7 @@ where
     let Some([word]) = packet.read::<{ ethernet::TYPE_OFFSET }, 1>() else {
         return Reason::Truncated;
     };
-    match ethernet::ether_type(word) {
+    match ethernet::ether_type_of(word) {
         ether_type::IPV4 => process_family::<V4, _, _, _>(packet, tables, env, hook),
         ether_type::IPV6 => process_family::<V6, _, _, _>(packet, tables, env, hook),
         ether_type::VLAN | ether_type::QINQ => Reason::Vlan,

@@ -7,7 +7,7 @@ pub const TYPE_OFFSET: usize = 12;
 
 /// The EtherType, from the word at [`TYPE_OFFSET`] (bytes as in the frame).
 #[inline(always)]
-pub const fn ether_type(word: u32) -> u16 {
+pub const fn ether_type_of(word: u32) -> u16 {
     (u32::from_be(word) >> 16) as u16
 }
 

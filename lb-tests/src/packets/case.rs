@@ -50,6 +50,22 @@ pub fn describe_flow<A: std::fmt::Debug + Copy>(key: &FlowKey<A>, flow: &Flow<A>
 }
 
 impl Case {
+    /// Whether `BPF_PROG_TEST_RUN` takes the frame: the kernel refuses one whose EtherType says IP and which is shorter
+    /// than the IP header (seen on 6.18: EINVAL). Such frames are sent over a wire instead.
+    pub fn is_runnable(&self) -> bool {
+        let ip_header = match self.packet.get(12..14) {
+            Some([0x08, 0x00]) => 20,
+            Some([0x86, 0xdd]) => 40,
+            _ => 1,
+        };
+        self.packet.len() >= 14 + ip_header
+    }
+
+    /// The oldest flow that the case starts with, in ns: the kernel's clock counts from boot, and nothing can be older.
+    pub fn oldest_flow(&self) -> u64 {
+        self.world.flows.iter().map(|flow| flow.age).max().unwrap_or(0)
+    }
+
     /// What is wrong with an outcome, or nothing.
     pub fn complaints(&self, side: &str, outcome: &Outcome) -> String {
         let mut text = String::new();

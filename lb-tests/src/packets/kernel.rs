@@ -199,8 +199,8 @@ fn clear<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The clock that the programs read.
-fn monotonic_ns() -> u64 {
+/// The clock that the programs read, in ns since boot.
+pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -1,6 +1,8 @@
 //! Packet tables: (name, packet in, state, verdict, packet out), run natively and in the kernel.
 
+pub mod build;
 pub mod case;
+pub mod cases;
 pub mod kernel;
 pub mod native;
 pub mod world;

@@ -1,0 +1,329 @@
+//! Frames for the packet tables, sound by default and broken on request.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{abi::proto, flow::tcp};
+
+/// A frame in the making: a TCP segment or UDP datagram with right checksums, until told otherwise.
+#[derive(Clone, Debug)]
+pub struct Build {
+    src: SocketAddr,
+    dst: SocketAddr,
+    proto: u8,
+    flags: u8,
+    dst_mac: [u8; 6],
+    vlan: Vec<(u16, u16)>,
+    ether_type: Option<u16>,
+    ip_options: Vec<u8>,
+    extensions: Vec<(u8, Vec<u8>)>,
+    fragment: u16,
+    tcp_options: Vec<u8>,
+    payload: Vec<u8>,
+    trailer: Vec<u8>,
+    no_udp_checksum: bool,
+    wrong: u16,
+    wrong_ip: u16,
+}
+
+/// A TCP segment with ACK from `src` to `dst` (`address:port`).
+pub fn tcp(src: &str, dst: &str) -> Build {
+    Build::new(src, dst, proto::TCP)
+}
+
+/// A TCP segment with SYN alone.
+pub fn syn(src: &str, dst: &str) -> Build {
+    tcp(src, dst).flags(tcp::SYN)
+}
+
+/// A UDP datagram.
+pub fn udp(src: &str, dst: &str) -> Build {
+    Build::new(src, dst, proto::UDP)
+}
+
+/// Any IP packet with the payload of a `proto` that has no ports.
+pub fn ip(src: &str, dst: &str, proto: u8) -> Build {
+    Build::new(
+        &format!("{}:0", bracket(src)),
+        &format!("{}:0", bracket(dst)),
+        proto,
+    )
+}
+
+fn bracket(addr: &str) -> String {
+    if addr.contains(':') {
+        format!("[{addr}]")
+    } else {
+        addr.to_owned()
+    }
+}
+
+/// A socket address as the tables write it.
+///
+/// # Panics
+///
+/// If it is none: the tables are constants.
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text} is not address:port"))
+}
+
+impl Build {
+    fn new(src: &str, dst: &str, proto: u8) -> Self {
+        Self {
+            src: addr(src),
+            dst: addr(dst),
+            proto,
+            flags: tcp::ACK,
+            dst_mac: [0; 6],
+            vlan: Vec::new(),
+            ether_type: None,
+            ip_options: Vec::new(),
+            extensions: Vec::new(),
+            fragment: 0,
+            tcp_options: Vec::new(),
+            payload: b"fairlead".to_vec(),
+            trailer: Vec::new(),
+            no_udp_checksum: false,
+            wrong: 0,
+            wrong_ip: 0,
+        }
+    }
+
+    /// TCP flags.
+    pub fn flags(mut self, flags: u8) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Another destination than the receiver.
+    pub fn for_other_host(mut self) -> Self {
+        self.dst_mac = [2, 0, 0, 0, 0, 9];
+        self
+    }
+
+    /// A tag with that EtherType (0x8100 or 0x88a8) and identifier, inside the ones before.
+    pub fn vlan(mut self, tag_type: u16, id: u16) -> Self {
+        self.vlan.push((tag_type, id));
+        self
+    }
+
+    /// Another EtherType than the one of the addresses.
+    pub fn ether_type(mut self, ether_type: u16) -> Self {
+        self.ether_type = Some(ether_type);
+        self
+    }
+
+    /// IPv4 options, padded to whole words with "end of options".
+    pub fn ip_options(mut self, options: &[u8]) -> Self {
+        self.ip_options = options.to_vec();
+        self.ip_options.resize(options.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// An IPv6 extension header of that type: its content without the next-header byte.
+    pub fn extension(mut self, kind: u8, content: &[u8]) -> Self {
+        self.extensions.push((kind, content.to_vec()));
+        self
+    }
+
+    /// The IPv4 flags and fragment offset field.
+    pub fn fragment(mut self, field: u16) -> Self {
+        self.fragment = field;
+        self
+    }
+
+    /// TCP options, padded to whole words.
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self.tcp_options.resize(options.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// What follows the headers.
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// Bytes behind the IP packet, such as Ethernet's padding.
+    pub fn trailer(mut self, trailer: &[u8]) -> Self {
+        self.trailer = trailer.to_vec();
+        self
+    }
+
+    /// UDP without a checksum.
+    pub fn no_udp_checksum(mut self) -> Self {
+        self.no_udp_checksum = true;
+        self
+    }
+
+    /// A TCP or UDP checksum that is wrong by `by`.
+    pub fn wrong_checksum(mut self, by: u16) -> Self {
+        self.wrong = by;
+        self
+    }
+
+    /// An IPv4 header checksum that is wrong by `by`.
+    pub fn wrong_ip_checksum(mut self, by: u16) -> Self {
+        self.wrong_ip = by;
+        self
+    }
+
+    /// The same packet to another destination: what a translation must give.
+    pub fn to(mut self, dst: &str) -> Self {
+        self.dst = addr(dst);
+        self
+    }
+
+    /// The same packet from another source: what a restored reply must look like.
+    pub fn from(mut self, src: &str) -> Self {
+        self.src = addr(src);
+        self
+    }
+
+    /// The frame.
+    pub fn bytes(&self) -> Vec<u8> {
+        let transport = self.transport();
+        let mut frame = self.dst_mac.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 1]);
+        for (tag_type, id) in &self.vlan {
+            frame.extend(tag_type.to_be_bytes());
+            frame.extend(id.to_be_bytes());
+        }
+        let ether_type = if self.src.is_ipv4() { 0x0800 } else { 0x86dd };
+        frame.extend(self.ether_type.unwrap_or(ether_type).to_be_bytes());
+        frame.extend(if self.src.is_ipv4() {
+            self.ipv4(&transport)
+        } else {
+            self.ipv6(&transport)
+        });
+        frame.extend(&self.trailer);
+        frame
+    }
+
+    /// The first `len` bytes of the frame.
+    pub fn cut(&self, len: usize) -> Vec<u8> {
+        let mut frame = self.bytes();
+        frame.truncate(len);
+        frame
+    }
+
+    /// The frame with the byte at `at` changed.
+    pub fn with_byte(&self, at: usize, byte: u8) -> Vec<u8> {
+        let mut frame = self.bytes();
+        frame[at] = byte;
+        frame
+    }
+
+    fn ipv4(&self, transport: &[u8]) -> Vec<u8> {
+        let len = 20 + self.ip_options.len();
+        let mut header = vec![0x40 | (len / 4) as u8, 0];
+        header.extend(((len + transport.len()) as u16).to_be_bytes());
+        header.extend([0x12, 0x34]);
+        header.extend(self.fragment.to_be_bytes());
+        header.extend([64, self.proto, 0, 0]);
+        header.extend(octets(self.src.ip()));
+        header.extend(octets(self.dst.ip()));
+        header.extend(&self.ip_options);
+        let sum = off_by(checksum(&header), self.wrong_ip);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        header.extend(transport);
+        header
+    }
+
+    fn ipv6(&self, transport: &[u8]) -> Vec<u8> {
+        let kinds: Vec<u8> = self
+            .extensions
+            .iter()
+            .map(|(kind, _)| *kind)
+            .chain([self.proto])
+            .collect();
+        let mut rest = Vec::new();
+        for ((_, content), next) in self.extensions.iter().zip(&kinds[1..]) {
+            rest.push(*next);
+            rest.extend(content);
+        }
+        rest.extend(transport);
+        let mut header = vec![0x60, 0, 0, 0];
+        header.extend((rest.len() as u16).to_be_bytes());
+        header.extend([kinds[0], 64]);
+        header.extend(octets(self.src.ip()));
+        header.extend(octets(self.dst.ip()));
+        header.extend(rest);
+        header
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.proto == proto::TCP || self.proto == proto::UDP {
+            bytes.extend(self.src.port().to_be_bytes());
+            bytes.extend(self.dst.port().to_be_bytes());
+        }
+        let at = match self.proto {
+            proto::TCP => {
+                bytes.extend([0, 0, 0, 7, 0, 0, 0, 0]);
+                bytes.extend([
+                    (5 + self.tcp_options.len() / 4 << 4) as u8,
+                    self.flags,
+                    0xff,
+                    0xff,
+                    0,
+                    0,
+                    0,
+                    0,
+                ]);
+                bytes.extend(&self.tcp_options);
+                16
+            }
+            proto::UDP => {
+                bytes.extend(((8 + self.payload.len()) as u16).to_be_bytes());
+                bytes.extend([0, 0]);
+                6
+            }
+            _ => {
+                bytes.extend(&self.payload);
+                return bytes;
+            }
+        };
+        bytes.extend(&self.payload);
+        if self.proto == proto::UDP && self.no_udp_checksum {
+            return bytes;
+        }
+        let mut covered = octets(self.src.ip());
+        covered.extend(octets(self.dst.ip()));
+        covered.extend([0, self.proto]);
+        covered.extend((bytes.len() as u16).to_be_bytes());
+        covered.extend(&bytes);
+        let mut sum = checksum(&covered);
+        if self.proto == proto::UDP && sum == 0 {
+            sum = 0xffff;
+        }
+        bytes[at..at + 2].copy_from_slice(&off_by(sum, self.wrong).to_be_bytes());
+        bytes
+    }
+}
+
+/// A checksum that is wrong by `by`, in the arithmetic of checksums: a translation keeps the distance.
+fn off_by(sum: u16, by: u16) -> u16 {
+    let wide = u32::from(sum) + u32::from(by);
+    ((wide & 0xffff) + (wide >> 16)) as u16
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// The Internet checksum (RFC 1071), computed from scratch: independent of the code under test.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -1,0 +1,166 @@
+//! The packet tables, by subject.
+
+mod flows;
+mod headers;
+mod lengths;
+mod services;
+
+use lb_common::{
+    abi::{FrontendKind, proto},
+    datapath::{Hook, Role},
+    flow::Seen,
+    verdict::Reason,
+};
+
+use super::{
+    build::{Build, addr},
+    case::Case,
+    world::{FlowSpec, GENERATION, Halves, ServiceSpec, World, backend_index},
+};
+
+/// Every case.
+pub fn all() -> Vec<Case> {
+    let mut cases = headers::cases();
+    cases.extend(lengths::cases());
+    cases.extend(services::cases());
+    cases.extend(flows::cases());
+    cases
+}
+
+const FROM_WORKLOAD: Hook = Hook::Ingress(Role::Workload);
+const FROM_UPLINK: Hook = Hook::Ingress(Role::Uplink);
+
+/// The addresses of one family that the tables use.
+#[derive(Clone, Copy)]
+struct Addresses {
+    /// "IPv4" or "IPv6".
+    name: &'static str,
+    /// A pod of this node.
+    pod: &'static str,
+    /// Somebody outside the cluster.
+    outside: &'static str,
+    /// ClusterIP of the service, port 80.
+    cluster_ip: &'static str,
+    /// NodePort of the service on this node.
+    node_port: &'static str,
+    /// An endpoint on this node, port 8080.
+    local: &'static str,
+    /// An endpoint on another node, port 8080.
+    remote: &'static str,
+    /// Something that is no service.
+    elsewhere: &'static str,
+}
+
+const V4: Addresses = Addresses {
+    name: "IPv4",
+    pod: "10.244.1.5:40000",
+    outside: "172.18.0.100:40000",
+    cluster_ip: "10.96.0.10:80",
+    node_port: "172.18.0.2:31521",
+    local: "10.244.1.7:8080",
+    remote: "10.244.2.7:8080",
+    elsewhere: "203.0.113.9:80",
+};
+
+const V6: Addresses = Addresses {
+    name: "IPv6",
+    pod: "[fd00:10:244:1::5]:40000",
+    outside: "[fd00:172:18::100]:40000",
+    cluster_ip: "[fd00:10:96::10]:80",
+    node_port: "[fd00:172:18::2]:31521",
+    local: "[fd00:10:244:1::7]:8080",
+    remote: "[fd00:10:244:2::7]:8080",
+    elsewhere: "[2001:db8::9]:80",
+};
+
+/// TCP and UDP over IPv4 and IPv6.
+const MATRIX: [(Addresses, &str, u8); 4] = [
+    (V4, "TCP", proto::TCP),
+    (V4, "UDP", proto::UDP),
+    (V6, "TCP", proto::TCP),
+    (V6, "UDP", proto::UDP),
+];
+
+/// A packet that opens a connection.
+fn first(proto: u8, src: &str, dst: &str) -> Build {
+    if proto == proto::TCP {
+        super::build::syn(src, dst)
+    } else {
+        super::build::udp(src, dst)
+    }
+}
+
+/// A packet in the middle of a connection.
+fn later(proto: u8, src: &str, dst: &str) -> Build {
+    if proto == proto::TCP {
+        super::build::tcp(src, dst)
+    } else {
+        super::build::udp(src, dst)
+    }
+}
+
+/// A world with one service of one endpoint.
+fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &str, local: bool) -> World {
+    World {
+        services: vec![ServiceSpec {
+            frontend: addr(frontend),
+            proto,
+            kind,
+            endpoints: vec![(addr(endpoint), local)],
+            defect: None,
+        }],
+        flows: Vec::new(),
+    }
+}
+
+/// The flow of `client` to the first endpoint of a world, in full swing.
+fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> FlowSpec {
+    let seen = if proto == proto::TCP {
+        Seen::SYN | Seen::DATA
+    } else {
+        0
+    };
+    FlowSpec {
+        client: addr(client),
+        frontend: addr(frontend),
+        backend: addr(backend),
+        proto,
+        index: backend_index(0),
+        generation: GENERATION,
+        forward_seen: seen,
+        reply_seen: seen,
+        age: 100_000_000,
+        halves: Halves::Both,
+    }
+}
+
+/// A case whose packet must stay as it is.
+fn untouched(name: impl Into<String>, hook: Hook, world: World, packet: Vec<u8>, reason: Reason) -> Case {
+    Case {
+        name: name.into(),
+        hook,
+        world,
+        packet,
+        reason,
+        rewritten: None,
+    }
+}
+
+/// A case whose packet must come out as `rewritten`.
+fn rewritten(
+    name: impl Into<String>,
+    hook: Hook,
+    world: World,
+    packet: &Build,
+    reason: Reason,
+    rewritten: &Build,
+) -> Case {
+    Case {
+        name: name.into(),
+        hook,
+        world,
+        packet: packet.bytes(),
+        reason,
+        rewritten: Some(rewritten.bytes()),
+    }
+}

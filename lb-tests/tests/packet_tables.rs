@@ -1,0 +1,90 @@
+//! The packet tables, natively and in the kernel.
+
+use std::collections::HashSet;
+
+use lb_tests::packets::{
+    case::Case,
+    cases,
+    kernel::{Kernel, monotonic_ns},
+    native,
+};
+
+/// The smallest number of cases: a table that shrinks by accident must not pass.
+const CASES: usize = 200;
+/// Cases with flows that are older than a day.
+const MOST_AGED: usize = 8;
+
+fn object() -> Vec<u8> {
+    std::fs::read("/tmp/target-ebpf/bpfel-unknown-none/release/fairlead-ebpf").unwrap()
+}
+
+fn report(failures: &[String], cases: usize) {
+    assert!(
+        failures.is_empty(),
+        "{} of {cases} cases failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn case_names_are_unique_and_the_tables_complete() {
+    let cases = cases::all();
+    let names: HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names.len(), cases.len());
+    assert!(cases.len() >= CASES, "only {} cases", cases.len());
+}
+
+#[test]
+fn every_case_holds_natively() {
+    let cases = cases::all();
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case: &Case| {
+            let complaints = case.complaints("native", &native::run(case));
+            (!complaints.is_empty()).then(|| format!("{}\n{complaints}", case.name))
+        })
+        .collect();
+    report(&failures, cases.len());
+}
+
+#[test]
+fn every_case_holds_in_the_kernel_with_the_same_flows_as_natively() {
+    let uptime = monotonic_ns();
+    let (cases, aged): (Vec<Case>, Vec<Case>) = cases::all()
+        .into_iter()
+        .filter(Case::is_runnable)
+        .partition(|case| case.oldest_flow() < uptime);
+    // Flows that are a day old: a machine that has just started cannot have them.
+    println!(
+        "left to the native run, as this machine is {} s old: {}",
+        uptime / 1_000_000_000,
+        aged.len()
+    );
+    assert!(
+        aged.len() <= MOST_AGED,
+        "{} cases need a machine that has been up longer",
+        aged.len()
+    );
+    assert!(cases.len() >= CASES, "only {} cases", cases.len());
+
+    let mut kernel = Kernel::load(&object()).unwrap();
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| match kernel.run(case) {
+            Ok(outcome) => {
+                let mut complaints = case.complaints("kernel", &outcome);
+                let native = native::run(case);
+                if native.flows != outcome.flows {
+                    complaints += &format!(
+                        "flows differ\nnative {:#?}\nkernel {:#?}\n",
+                        native.flows, outcome.flows
+                    );
+                }
+                (!complaints.is_empty()).then(|| format!("{}\n{complaints}", case.name))
+            }
+            Err(error) => Some(format!("{}\n{error:#}", case.name)),
+        })
+        .collect();
+    report(&failures, cases.len());
+}
