@@ -65,3 +65,7 @@ pub fn shown_peer<F: Family, T: Tables<F>>(
 ) -> Option<SocketPeer<F::Addr>> {
     tables.socket(&SocketKey::new(cookie, addr, port))
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

@@ -1,0 +1,182 @@
+use std::vec::Vec;
+
+use super::*;
+use crate::{
+    abi::{Backend, BackendFlags, Frontend, FrontendKind, Service, TableRef},
+    datapath::{V4, V6},
+    host::MemoryTables,
+};
+
+const TCP: u8 = crate::abi::proto::TCP;
+const COOKIE: u64 = 0x1234_5678_9abc;
+
+const fn ip4(octets: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(octets)
+}
+
+const CLUSTER_IP: u32 = ip4([10, 96, 0, 10]);
+const LOOPBACK: u32 = ip4([127, 0, 0, 1]);
+const PORT: u16 = 80u16.to_be();
+const NODE_PORT: u16 = 31521u16.to_be();
+
+/// One service with two frontends (ClusterIP and loopback:nodePort) over these backends.
+fn world(backends: &[(u32, u16)]) -> MemoryTables {
+    let tables = MemoryTables::default();
+    let frontends = [
+        (FrontendKey::new(CLUSTER_IP, PORT, TCP), FrontendKind::ClusterIp),
+        (
+            FrontendKey::new(LOOPBACK, NODE_PORT, TCP),
+            FrontendKind::Localhost,
+        ),
+    ];
+    for (key, kind) in frontends {
+        tables
+            .v4
+            .frontends
+            .borrow_mut()
+            .insert(key, Frontend::new(5, kind));
+    }
+    for (index, (addr, port)) in (0..).zip(backends) {
+        let backend = Backend {
+            addr: *addr,
+            generation: 1,
+            port: *port,
+            flags: BackendFlags::IN_USE,
+            proto: TCP,
+        };
+        tables.v4.backends.borrow_mut().insert(index, backend);
+    }
+    let size = if backends.is_empty() { 0 } else { 64 };
+    for slot in 0..size {
+        tables
+            .slots
+            .borrow_mut()
+            .insert(100 + slot, slot % backends.len() as u32);
+    }
+    tables.services.borrow_mut().insert(
+        5,
+        Service {
+            table: TableRef::new(100, size),
+        },
+    );
+    tables
+}
+
+fn ask(tables: &MemoryTables, cookie: u64, addr: u32, port: u16) -> Destination<u32> {
+    destination::<V4, _>(tables, cookie, addr, port, TCP)
+}
+
+const BACKEND: (u32, u16) = (ip4([10, 244, 1, 7]), 8080u16.to_be());
+const OTHER: (u32, u16) = (ip4([10, 244, 2, 7]), 8080u16.to_be());
+
+#[test]
+fn a_socket_to_a_cluster_ip_is_sent_to_an_endpoint_and_remembered() {
+    let tables = world(&[BACKEND]);
+    let sent = Destination::Endpoint {
+        addr: BACKEND.0,
+        port: BACKEND.1,
+    };
+    assert_eq!(ask(&tables, COOKIE, CLUSTER_IP, PORT), sent);
+    assert_eq!(
+        shown_peer::<V4, _>(&tables, COOKIE, BACKEND.0, BACKEND.1),
+        Some(SocketPeer::new(CLUSTER_IP, PORT))
+    );
+}
+
+#[test]
+fn only_the_socket_that_asked_is_shown_the_service() {
+    let tables = world(&[BACKEND]);
+    ask(&tables, COOKIE, CLUSTER_IP, PORT);
+    assert_eq!(
+        shown_peer::<V4, _>(&tables, COOKIE + 1, BACKEND.0, BACKEND.1),
+        None
+    );
+    assert_eq!(shown_peer::<V4, _>(&tables, COOKIE, OTHER.0, OTHER.1), None);
+}
+
+#[test]
+fn every_loopback_address_reaches_a_node_port_and_is_shown_as_it_was_asked() {
+    let tables = world(&[BACKEND]);
+    for asked in [LOOPBACK, ip4([127, 0, 0, 53]), ip4([127, 255, 255, 254])] {
+        assert_eq!(
+            ask(&tables, COOKIE, asked, NODE_PORT),
+            Destination::Endpoint {
+                addr: BACKEND.0,
+                port: BACKEND.1
+            }
+        );
+        assert_eq!(
+            shown_peer::<V4, _>(&tables, COOKIE, BACKEND.0, BACKEND.1),
+            Some(SocketPeer::new(asked, NODE_PORT))
+        );
+    }
+    let near = ip4([128, 0, 0, 1]);
+    assert_eq!(
+        ask(&tables, COOKIE, near, NODE_PORT),
+        Destination::Unchanged(Reason::SocketNotService)
+    );
+}
+
+#[test]
+fn what_is_no_service_stays_as_it_is() {
+    let tables = world(&[BACKEND]);
+    for (addr, port, proto) in [
+        (CLUSTER_IP, NODE_PORT, TCP),
+        (BACKEND.0, BACKEND.1, TCP),
+        (CLUSTER_IP, PORT, crate::abi::proto::UDP),
+    ] {
+        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto);
+        assert_eq!(asked, Destination::Unchanged(Reason::SocketNotService));
+    }
+    assert!(tables.v4.sockets.borrow().is_empty());
+}
+
+#[test]
+fn a_service_without_endpoints_refuses() {
+    let tables = world(&[]);
+    let asked = ask(&tables, COOKIE, CLUSTER_IP, PORT);
+    assert_eq!(asked, Destination::Unchanged(Reason::SocketNoEndpoints));
+    assert_eq!(Reason::SocketNoEndpoints.action(), crate::verdict::Action::Drop);
+}
+
+#[test]
+fn a_freed_backend_is_never_sent_to() {
+    let tables = world(&[BACKEND]);
+    tables.v4.backends.borrow_mut().get_mut(&0).unwrap().flags = 0;
+    assert_eq!(
+        ask(&tables, COOKIE, CLUSTER_IP, PORT),
+        Destination::Unchanged(Reason::SocketBadTable)
+    );
+}
+
+#[test]
+fn sockets_spread_and_each_stays_with_its_endpoint() {
+    let tables = world(&[BACKEND, OTHER]);
+    let chosen: Vec<_> = (0..200)
+        .map(|cookie| ask(&tables, cookie, CLUSTER_IP, PORT))
+        .collect();
+    let first = chosen
+        .iter()
+        .filter(|to| {
+            **to == Destination::Endpoint {
+                addr: BACKEND.0,
+                port: BACKEND.1,
+            }
+        })
+        .count();
+    assert!(
+        (60..=140).contains(&first),
+        "{first} of 200 went to the first of two endpoints"
+    );
+    for (cookie, before) in (0..200).zip(&chosen) {
+        assert_eq!(ask(&tables, cookie, CLUSTER_IP, PORT), *before);
+    }
+}
+
+#[test]
+fn ipv6_loopback_is_one_address() {
+    let one = [0, 0, 0, 1u32.to_be()];
+    assert_eq!(V6::loopback(one), Some(one));
+    assert_eq!(V6::loopback([0, 0, 0, 2u32.to_be()]), None);
+    assert_eq!(V6::loopback([0; 4]), None);
+}
