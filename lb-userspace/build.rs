@@ -76,16 +76,15 @@ fn run() -> Result<(), Box<dyn Error>> {
         "big" => Endian::Big,
         _ => Endian::Little,
     };
-    let built = lb_build::build(
-        &toolchain,
-        &Request {
-            workspace,
-            target_dir: &target_root(&out_dir).join("ebpf"),
-            output: &object,
-            arch: &variable("CARGO_CFG_TARGET_ARCH")?,
-            endian,
-        },
-    )?;
+    let target_dir = target_root(&out_dir).join("ebpf");
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+    let request = Request {
+        workspace,
+        target_dir: &target_dir,
+        arch: &arch,
+        endian,
+    };
+    let built = lb_build::build(&toolchain, &request, &object)?;
     for line in built.warnings.iter().flat_map(|warning| warning.lines()) {
         println!("cargo::warning={line}");
     }

@@ -7,10 +7,29 @@
 //! - [`index`]: what is known of them, by name;
 //! - [`desired`]: the frontends and endpoints that each service port is to have;
 //! - [`diff`]: what the kernel holds, and the ordered operations that lead to the desired state;
-//! - [`plan`]: these operations, and what a kernel that is already filled holds.
+//! - [`plan`]: these operations, and what a kernel that is already filled holds;
+//! - [`apply`]: carries them out on the kernel's maps.
+//!
+//! Beside that path: [`run`] is the main loop, [`devices`] and [`attach`] bring the programs to where packets pass,
+//! [`load`], [`pins`], [`probe`] and [`sys`] deal with the kernel, [`cli`] with the user.
 
+pub mod apply;
+pub mod attach;
+pub mod bpf_log;
+pub mod cgroup;
+pub mod cleanup;
+pub mod cli;
 pub mod desired;
+pub mod devices;
 pub mod diff;
 pub mod index;
+pub mod load;
+pub mod logging;
+pub mod object;
+pub mod pins;
 pub mod plan;
+pub mod probe;
+pub mod run;
+pub mod status;
+pub mod sys;
 pub mod watch;

@@ -111,7 +111,12 @@ impl FrontendAddr {
 
 impl fmt::Display for FrontendAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", std::net::SocketAddr::new(self.addr, self.port), self.protocol)
+        write!(
+            f,
+            "{}/{}",
+            std::net::SocketAddr::new(self.addr, self.port),
+            self.protocol
+        )
     }
 }
 
@@ -235,10 +240,11 @@ impl SnapshotBackend {
 pub struct Snapshot {
     /// Every element of FRONTENDS4 and FRONTENDS6.
     pub frontends: BTreeMap<FrontendAddr, SnapshotFrontend>,
-    /// SERVICES[id], for the ids that frontends name and that SERVICES has. Others are free.
+    /// SERVICES[id], for every id below the size of SERVICES that a frontend names or whose element is not
+    /// [`TableRef::EMPTY`]. Others are free.
     pub services: BTreeMap<u32, TableRef>,
-    /// By service id: the slots of its table, read from MAGLEV. A service is absent here if its table is empty or
-    /// does not lie inside MAGLEV.
+    /// By service id, for the ids that frontends name: the slots of its table, read from MAGLEV. A service is absent
+    /// here if its table is empty or does not lie inside MAGLEV.
     pub tables: BTreeMap<u32, Vec<u32>>,
     /// Elements of BACKENDS4 and BACKENDS6 that are not all zero.
     pub backends: BTreeMap<(Family, u32), SnapshotBackend>,

@@ -103,7 +103,7 @@ fn cli() -> Command {
                 .arg(flag("check", "Only tell what is not formatted")),
             step(
                 "lint",
-                "Run clippy and the lints of the kernel programs; a warning is an error",
+                "Run clippy, on the kernel programs too; a warning is an error",
                 "lint",
             ),
             step("docs", "Make the documentation; a warning is an error", "docs"),

@@ -6,24 +6,31 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     command::{cargo, ensure_root, run, workspace},
-    setup::{Tool, Wanted, setup},
+    setup::{Wanted, setup},
 };
 
 /// Tells tests and demo where the agent is.
 const BINARY_VARIABLE: &str = "FAIRLEAD_BIN";
+
+/// The programs that steps build and run.
+const AGENT: &str = "fairlead";
+const DEMO: &str = "fairlead-demo";
 
 /// What cargo does to all packages but the kernel programs, which only their own compiler understands.
 const HOST_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "lb-ebpf"];
 
 /// Builds the agent and returns its path.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
-    lb_build::find(&lb_build::Host)
-        .context("the kernel programs cannot be built: run `cargo xtask setup`")?;
-    build_binary("lb-userspace", "fairlead", release)
+    if release {
+        build_programs(&["--package", "lb-userspace", "--release"], &[AGENT])?;
+        return program("release", AGENT);
+    }
+    build_programs(&HOST_PACKAGES, &[AGENT])?;
+    program("debug", AGENT)
 }
 
 /// Runs every test; `arguments` go to nextest.
@@ -46,17 +53,16 @@ pub(crate) fn test(arguments: &[OsString]) -> Result<()> {
 pub(crate) fn demo(arguments: &[OsString]) -> Result<()> {
     ensure_root("demo", "")?;
     setup(Wanted::DEMO)?;
-    let agent = build(false)?;
-    let demo = build_binary("lb-tests", "fairlead-demo", false)?;
-    run(Command::new(demo)
-        .args(arguments)
-        .current_dir(workspace())
-        .env(BINARY_VARIABLE, agent))
+    build_programs(&HOST_PACKAGES, &[AGENT, DEMO])?;
+    let mut demo = Command::new(program("debug", DEMO)?);
+    demo.args(arguments)
+        .env(BINARY_VARIABLE, program("debug", AGENT)?);
+    run(demo.current_dir(workspace()))
 }
 
 /// Formats the sources, or only checks them.
 pub(crate) fn fmt(check: bool) -> Result<()> {
-    setup_tool(Tool::Rustfmt)?;
+    setup(Wanted::FMT)?;
     let mut command = cargo(&["fmt", "--all"]);
     if check {
         command.arg("--check");
@@ -64,9 +70,10 @@ pub(crate) fn fmt(check: bool) -> Result<()> {
     run(&mut command)
 }
 
-/// Runs clippy over the host's packages and the compiler's lints over the kernel programs; a warning is an error.
+/// Runs clippy over the host's packages and, with the compiler that builds them, over the kernel programs; a warning
+/// is an error.
 pub(crate) fn lint() -> Result<()> {
-    setup_tool(Tool::Clippy)?;
+    setup(Wanted::LINT)?;
     run(cargo(&["clippy"])
         .args(HOST_PACKAGES)
         .args(["--all-targets", "--", "-D", "warnings"]))?;
@@ -82,7 +89,7 @@ pub(crate) fn docs() -> Result<()> {
 /// Checks licences, bans and sources of the dependencies. Advisories need a database from the network: a step that
 /// fails when that is away, or when an advisory appears overnight, cannot gate a change.
 pub(crate) fn deny() -> Result<()> {
-    setup_tool(Tool::Deny)?;
+    setup(Wanted::DENY)?;
     run(&mut cargo(&["deny", "check", "licenses", "bans", "sources"]))
 }
 
@@ -97,21 +104,22 @@ pub(crate) fn ci() -> Result<()> {
     test(&[])
 }
 
-fn setup_tool(tool: Tool) -> Result<()> {
-    if tool.is_missing() { tool.install() } else { Ok(()) }
+/// Builds programs of the packages that `selection` names.
+///
+/// Steps that follow each other select the same packages: what cargo compiles once depends on the features that all
+/// selected packages ask for together.
+fn build_programs(selection: &[&str], names: &[&str]) -> Result<()> {
+    lb_build::find(&lb_build::Host)
+        .context("the kernel programs cannot be built: run `cargo xtask setup`")?;
+    let names = names.iter().flat_map(|name| ["--bin", name]);
+    run(cargo(&["build"]).args(selection).args(names))
 }
 
-fn build_binary(package: &str, name: &str, release: bool) -> Result<PathBuf> {
-    let mut command = cargo(&["build", "--package", package, "--bin", name]);
-    if release {
-        command.arg("--release");
-    }
-    run(&mut command)?;
-    let binary = target()?
-        .join(if release { "release" } else { "debug" })
-        .join(name);
-    ensure!(binary.is_file(), "{} was not built", binary.display());
-    Ok(binary)
+/// The path of a program that was built.
+fn program(profile: &str, name: &str) -> Result<PathBuf> {
+    let path = target()?.join(profile).join(name);
+    ensure!(path.is_file(), "{} was not built", path.display());
+    Ok(path)
 }
 
 /// The target folder: cargo put xtask itself into the folder of a profile in there.
@@ -125,27 +133,16 @@ fn target() -> Result<PathBuf> {
 
 fn lint_kernel_programs() -> Result<()> {
     let toolchain = lb_build::find(&lb_build::Host).context("run `cargo xtask setup`")?;
-    let target = target()?.join("ebpf");
-    eprintln!("==> lints of the kernel programs");
-    let object = lb_build::build(
-        &toolchain,
-        &lb_build::Request {
-            workspace: &workspace(),
-            target_dir: &target,
-            output: &target.join("fairlead-ebpf.lint"),
-            arch: std::env::consts::ARCH,
-            endian: if cfg!(target_endian = "big") {
-                lb_build::Endian::Big
-            } else {
-                lb_build::Endian::Little
-            },
+    let request = lb_build::Request {
+        workspace: &workspace(),
+        target_dir: &target()?.join("ebpf"),
+        arch: std::env::consts::ARCH,
+        endian: if cfg!(target_endian = "big") {
+            lb_build::Endian::Big
+        } else {
+            lb_build::Endian::Little
         },
-    )?;
-    if !object.warnings.is_empty() {
-        bail!(
-            "the kernel programs have warnings:\n{}",
-            object.warnings.join("\n\n")
-        );
-    }
-    Ok(())
+    };
+    eprintln!("==> cargo clippy on the kernel programs");
+    Ok(lb_build::lint(&toolchain, &request)?)
 }

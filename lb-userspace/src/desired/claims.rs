@@ -20,7 +20,11 @@ pub(super) struct Claim {
 
 impl Claim {
     pub(super) fn new(created: Option<Time>, key: ServicePortKey) -> Self {
-        Self { undated: created.is_none(), created, key }
+        Self {
+            undated: created.is_none(),
+            created,
+            key,
+        }
     }
 }
 
@@ -49,6 +53,11 @@ impl Claims {
 
     /// Everybody who wants the frontend, the winner first.
     pub(super) fn of(&self, frontend: &FrontendAddr) -> Vec<ServicePortKey> {
-        self.0.get(frontend).into_iter().flatten().map(|claim| claim.key.clone()).collect()
+        self.0
+            .get(frontend)
+            .into_iter()
+            .flatten()
+            .map(|claim| claim.key.clone())
+            .collect()
     }
 }

@@ -69,10 +69,14 @@ pub fn known<'a>(
 ) -> BTreeMap<EndpointAddr, Known> {
     let mut found: BTreeMap<EndpointAddr, Known> = BTreeMap::new();
     for slice in slices.filter(|slice| family_of(slice) == Some(family)) {
-        let Some(port) = port_of(slice, port, protocol) else { continue };
+        let Some(port) = port_of(slice, port, protocol) else {
+            continue;
+        };
         for endpoint in &slice.endpoints {
             let addr = endpoint.addresses.first().and_then(|text| text.parse().ok());
-            let Some(addr) = addr.filter(|addr| Family::of(*addr) == family) else { continue };
+            let Some(addr) = addr.filter(|addr| Family::of(*addr) == family) else {
+                continue;
+            };
             let known = Known::of(endpoint, node);
             let entry = found.entry(EndpointAddr { addr, port }).or_insert(known);
             if known.rank() > entry.rank() {
@@ -87,10 +91,16 @@ pub fn known<'a>(
 pub fn cluster_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeMap<EndpointAddr, Endpoint> {
     let those = |wanted: fn(&Known) -> bool| -> BTreeMap<_, _> {
         let chosen = known.iter().filter(|(_, known)| wanted(known));
-        chosen.map(|(addr, known)| (*addr, Endpoint { local: known.local })).collect()
+        chosen
+            .map(|(addr, known)| (*addr, Endpoint { local: known.local }))
+            .collect()
     };
     let ready = those(|known| known.ready);
-    if ready.is_empty() { those(|known| known.serving && known.terminating) } else { ready }
+    if ready.is_empty() {
+        those(|known| known.serving && known.terminating)
+    } else {
+        ready
+    }
 }
 
 fn family_of(slice: &EndpointSlice) -> Option<Family> {
@@ -108,5 +118,7 @@ fn port_of(slice: &EndpointSlice, name: &str, protocol: Protocol) -> Option<u16>
         port.name.as_deref().unwrap_or_default() == name
             && Protocol::from_name(port.protocol.as_deref()) == Some(protocol)
     })?;
-    port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
+    port.port
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number != 0)
 }

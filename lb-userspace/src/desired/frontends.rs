@@ -28,32 +28,58 @@ pub struct PortFrontends {
 ///
 /// SCTP ports are left out: the datapath does not translate SCTP.
 pub fn of_service(service: &Service, facts: &NodeFacts, options: Options) -> Vec<PortFrontends> {
-    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
     let cluster = cluster_ips(spec);
     let families: BTreeSet<Family> = cluster.iter().map(|ip| Family::of(*ip)).collect();
-    let external = addresses(spec.external_ips.iter().flatten().filter(|_| options.external_ips));
+    let external = addresses(
+        spec.external_ips
+            .iter()
+            .flatten()
+            .filter(|_| options.external_ips),
+    );
     let balancer = load_balancer_ips(service);
+    // The node's own processes reach node ports there as well.
+    let loopback = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let mut ports = Vec::new();
     for port in spec.ports.iter().flatten() {
-        let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
+        let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else {
+            continue;
+        };
         if protocol == Protocol::Sctp {
             continue;
         }
+        let node_port = port.node_port.unwrap_or(0);
         let all = [
             (FrontendKind::ClusterIp, &cluster, port.port),
-            (FrontendKind::NodePort, &node_addresses(facts), port.node_port.unwrap_or(0)),
+            (FrontendKind::Localhost, &loopback, node_port),
+            (FrontendKind::NodePort, &facts.addresses, node_port),
             (FrontendKind::ExternalIp, &external, port.port),
             (FrontendKind::LoadBalancer, &balancer, port.port),
         ];
         for family in &families {
             let mut frontends = BTreeMap::new();
             for (kind, addresses, number) in all {
-                let Some(number) = u16::try_from(number).ok().filter(|number| *number != 0) else { continue };
+                let Some(number) = u16::try_from(number).ok().filter(|number| *number != 0) else {
+                    continue;
+                };
                 for addr in addresses.iter().filter(|addr| Family::of(**addr) == *family) {
-                    frontends.entry(FrontendAddr { addr: *addr, port: number, protocol }).or_insert(kind);
+                    frontends
+                        .entry(FrontendAddr {
+                            addr: *addr,
+                            port: number,
+                            protocol,
+                        })
+                        .or_insert(kind);
                 }
             }
-            ports.push(PortFrontends { name: name(port), protocol, family: *family, frontends });
+            ports.push(PortFrontends {
+                name: name(port),
+                protocol,
+                family: *family,
+                frontends,
+            });
         }
     }
     ports
@@ -78,17 +104,16 @@ fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     found
 }
 
-/// Where node ports are served: the node's addresses, and the loopback addresses for its own processes.
-fn node_addresses(facts: &NodeFacts) -> Vec<IpAddr> {
-    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    facts.addresses.iter().copied().chain(loopback).collect()
-}
-
 /// The addresses that a load balancer leaves to the node. One of mode Proxy sends traffic to the node's own address
 /// and wants to see its own traffic come back to it.
 fn load_balancer_ips(service: &Service) -> Vec<IpAddr> {
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    let balancer = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer
+        .into_iter()
+        .flat_map(|balancer| balancer.ingress.iter().flatten());
     let of_node = ingress.filter(|ingress| matches!(ingress.ip_mode.as_deref(), None | Some("VIP")));
     addresses(of_node.filter_map(|ingress| ingress.ip.as_ref()))
 }

@@ -161,7 +161,10 @@ impl Desired {
         let mut contested = BTreeMap::new();
         for name in touched {
             update.notices.extend(self.take_notices(index, &name));
-            let ports = index.service(&name).map(|service| self.work_out(index, &name, service)).unwrap_or_default();
+            let ports = index
+                .service(&name)
+                .map(|service| self.work_out(index, &name, service))
+                .unwrap_or_default();
             self.replace(&name, ports, &mut affected, &mut contested);
         }
         for (frontend, before) in contested {
@@ -175,13 +178,28 @@ impl Desired {
     }
 
     /// The service ports of a Service.
-    fn work_out(&self, index: &Index, name: &ServiceName, service: &Service) -> BTreeMap<ServicePortKey, Port> {
+    fn work_out(
+        &self,
+        index: &Index,
+        name: &ServiceName,
+        service: &Service,
+    ) -> BTreeMap<ServicePortKey, Port> {
         let mut ports = BTreeMap::new();
         let created: Option<&Time> = service.metadata.creation_timestamp.as_ref();
         for port in frontends::of_service(service, &self.facts, self.options) {
-            let key =
-                ServicePortKey { service: name.clone(), port: port.name, protocol: port.protocol, family: port.family };
-            let known = endpoints::known(index.slices(name), &key.port, key.protocol, key.family, &self.facts.name);
+            let key = ServicePortKey {
+                service: name.clone(),
+                port: port.name,
+                protocol: port.protocol,
+                family: port.family,
+            };
+            let known = endpoints::known(
+                index.slices(name),
+                &key.port,
+                key.protocol,
+                key.family,
+                &self.facts.name,
+            );
             ports.entry(key.clone()).or_insert_with(|| Port {
                 claim: Claim::new(created.cloned(), key),
                 frontends: port.frontends,
@@ -205,13 +223,17 @@ impl Desired {
         affected.extend(keys.union(&former).cloned());
         for port in former.iter().filter_map(|key| self.ports.remove(key)) {
             for frontend in port.frontends.keys() {
-                contested.entry(*frontend).or_insert_with(|| self.claims.of(frontend));
+                contested
+                    .entry(*frontend)
+                    .or_insert_with(|| self.claims.of(frontend));
                 self.claims.delete(frontend, &port.claim);
             }
         }
         for port in ports.values() {
             for frontend in port.frontends.keys() {
-                contested.entry(*frontend).or_insert_with(|| self.claims.of(frontend));
+                contested
+                    .entry(*frontend)
+                    .or_insert_with(|| self.claims.of(frontend));
                 self.claims.apply(*frontend, port.claim.clone());
             }
         }
@@ -225,8 +247,16 @@ impl Desired {
     fn tell(&mut self, key: ServicePortKey) -> Option<Change> {
         let wanted = self.ports.get(&key).and_then(|port| {
             let won = |(frontend, _): &(&FrontendAddr, _)| self.claims.winner(frontend) == Some(&key);
-            let frontends: BTreeMap<_, _> = port.frontends.iter().filter(won).map(|(f, kind)| (*f, *kind)).collect();
-            (!frontends.is_empty()).then(|| ServicePort { frontends, endpoints: port.endpoints.clone() })
+            let frontends: BTreeMap<_, _> = port
+                .frontends
+                .iter()
+                .filter(won)
+                .map(|(f, kind)| (*f, *kind))
+                .collect();
+            (!frontends.is_empty()).then(|| ServicePort {
+                frontends,
+                endpoints: port.endpoints.clone(),
+            })
         });
         match wanted {
             Some(wanted) if self.told.get(&key) != Some(&wanted) => {
@@ -240,7 +270,10 @@ impl Desired {
 
     /// Notices about a Service that were not told yet.
     fn take_notices(&mut self, index: &Index, name: &ServiceName) -> Vec<Notice> {
-        let now = index.service(name).map(|service| notice::of_service(name, service)).unwrap_or_default();
+        let now = index
+            .service(name)
+            .map(|service| notice::of_service(name, service))
+            .unwrap_or_default();
         let before = if now.is_empty() {
             self.notices.remove(name)
         } else {

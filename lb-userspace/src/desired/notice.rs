@@ -36,10 +36,18 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unsupported { service, asked, served } => {
+            Self::Unsupported {
+                service,
+                asked,
+                served,
+            } => {
                 write!(f, "Service {service}: {asked} is not supported yet, {served}")
             }
-            Self::FrontendTaken { frontend, wanted_by, taken_by } => write!(
+            Self::FrontendTaken {
+                frontend,
+                wanted_by,
+                taken_by,
+            } => write!(
                 f,
                 "Service {wanted_by}: {frontend} belongs to {taken_by}, which is older; change one of the two Services"
             ),
@@ -56,10 +64,16 @@ impl Notice {
 
 /// What a Service asks for that is not supported.
 pub(super) fn of_service(name: &ServiceName, service: &Service) -> BTreeSet<Notice> {
-    let Some(spec) = &service.spec else { return BTreeSet::new() };
+    let Some(spec) = &service.spec else {
+        return BTreeSet::new();
+    };
     let mut notices = BTreeSet::new();
     let mut tell = |asked: String, served| {
-        notices.insert(Notice::Unsupported { service: name.clone(), asked, served });
+        notices.insert(Notice::Unsupported {
+            service: name.clone(),
+            asked,
+            served,
+        });
     };
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     if local(&spec.internal_traffic_policy) {
@@ -71,7 +85,11 @@ pub(super) fn of_service(name: &ServiceName, service: &Service) -> BTreeSet<Noti
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         tell("sessionAffinity ClientIP".into(), "served as None");
     }
-    if spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty()) {
+    if spec
+        .load_balancer_source_ranges
+        .as_ref()
+        .is_some_and(|ranges| !ranges.is_empty())
+    {
         tell("loadBalancerSourceRanges".into(), "served to every source");
     }
     for port in spec.ports.iter().flatten() {
@@ -88,8 +106,18 @@ pub(super) fn lost(
     before: &[ServicePortKey],
     after: &[ServicePortKey],
 ) -> Vec<Notice> {
-    let Some((winner, losers)) = after.split_first() else { return Vec::new() };
-    let known = before.split_first().filter(|(former, _)| *former == winner).map_or(&[][..], |(_, losers)| losers);
+    let Some((winner, losers)) = after.split_first() else {
+        return Vec::new();
+    };
+    let known = before
+        .split_first()
+        .filter(|(former, _)| *former == winner)
+        .map_or(&[][..], |(_, losers)| losers);
     let news = losers.iter().filter(|loser| !known.contains(loser));
-    news.map(|loser| Notice::FrontendTaken { frontend, wanted_by: loser.clone(), taken_by: winner.clone() }).collect()
+    news.map(|loser| Notice::FrontendTaken {
+        frontend,
+        wanted_by: loser.clone(),
+        taken_by: winner.clone(),
+    })
+    .collect()
 }

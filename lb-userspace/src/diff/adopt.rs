@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{abi::TableRef, maglev::table_size};
+use lb_common::{abi::TableRef, limits::MAX_TABLE_SIZE, maglev::table_size};
 
 use super::{
     Ledger, Limits,
@@ -27,7 +27,13 @@ impl Ledger {
         ledger.adopt_backends(snapshot);
         let mut frontends_of: BTreeMap<u32, BTreeSet<FrontendAddr>> = BTreeMap::new();
         for (frontend, found) in &snapshot.frontends {
-            ledger.set_record(*frontend, Record::Known { service: found.service, kind: found.kind });
+            ledger.set_record(
+                *frontend,
+                Record::Known {
+                    service: found.service,
+                    kind: found.kind,
+                },
+            );
             frontends_of.entry(found.service).or_default().insert(*frontend);
         }
         let mut bad = Vec::new();
@@ -45,11 +51,21 @@ impl Ledger {
                 _ => ledger.loose.extend(frontends),
             }
         }
-        // Space of tables that make no sense is held until nothing leads there; the good tables come first.
+        // What no frontend leads to is only to be emptied.
+        for id in snapshot.services.keys() {
+            if ledger.ids.reserve(*id) {
+                ledger.entries.insert(*id, Entry::new(None, Family::V4));
+                ledger.doomed.insert(*id);
+            }
+        }
+        // Space of tables that make no sense is held until nothing leads there, as far as they can work at all; the
+        // good tables come first.
         for (id, table) in bad {
-            let held = ledger.space.reserve_range(table.offset(), table.offset().saturating_add(table.size()));
-            if let Some(entry) = ledger.entries.get_mut(&id) {
-                entry.maybe = held;
+            let works = table.size() <= MAX_TABLE_SIZE && snapshot.tables.contains_key(&id);
+            if let Some(entry) = ledger.entries.get_mut(&id).filter(|_| works) {
+                entry.maybe = ledger
+                    .space
+                    .reserve_range(table.offset(), table.offset().saturating_add(table.size()));
             }
             ledger.doomed.insert(id);
         }
@@ -63,7 +79,8 @@ impl Ledger {
             if *index >= self.limits.max_backends {
                 continue;
             }
-            self.backends(*family).set_generation(*index, backend.generation());
+            self.backends(*family)
+                .set_generation(*index, backend.generation());
             if in_use && self.backends(*family).reserve(*index) {
                 self.strays.insert((*family, *index));
             }
@@ -80,17 +97,32 @@ impl Ledger {
     ) -> Option<Entry> {
         let first = frontends.first()?;
         let (family, protocol) = (first.family(), first.protocol);
-        if frontends.iter().any(|frontend| (frontend.family(), frontend.protocol) != (family, protocol)) {
+        if frontends
+            .iter()
+            .any(|frontend| (frontend.family(), frontend.protocol) != (family, protocol))
+        {
+            return None;
+        }
+        if table.size() == 0 && table != TableRef::EMPTY {
             return None;
         }
         let no_slots = Vec::new();
-        let found = if table.size() == 0 { &no_slots } else { snapshot.tables.get(&id)? };
+        let found = if table.size() == 0 {
+            &no_slots
+        } else {
+            snapshot.tables.get(&id)?
+        };
         let slots = self.members(snapshot, family, protocol, found)?;
-        let indexes: BTreeMap<EndpointAddr, u32> = slots.iter().map(|(addr, slot)| (*addr, slot.index)).collect();
+        let indexes: BTreeMap<EndpointAddr, u32> =
+            slots.iter().map(|(addr, slot)| (*addr, slot.index)).collect();
         if table.size() != table_size(slots.len()) || self.builder.build(&indexes) != *found {
             return None;
         }
-        let block = if table.size() == 0 { None } else { Some(Block::of(table)?) };
+        let block = if table.size() == 0 {
+            None
+        } else {
+            Some(Block::of(table)?)
+        };
         if block.is_some_and(|block| !self.space.reserve(block)) {
             return None;
         }
@@ -98,8 +130,16 @@ impl Ledger {
             self.strays.remove(&(family, slot.index));
         }
         self.unclaimed.insert(id);
-        let table = Table { block, members: slots.keys().copied().collect() };
-        Some(Entry { table: Some(table), served: true, slots, ..Entry::new(None, family) })
+        let table = Table {
+            block,
+            members: slots.keys().copied().collect(),
+        };
+        Some(Entry {
+            table: Some(table),
+            served: true,
+            slots,
+            ..Entry::new(None, family)
+        })
     }
 
     /// The backends that a table names, if they can all belong to one service and belong to no other.
@@ -113,10 +153,19 @@ impl Ledger {
         let mut members = BTreeMap::new();
         for index in table.iter().copied().collect::<BTreeSet<u32>>() {
             let place = (family, index);
-            let SnapshotBackend::InUse(slot) = snapshot.backends.get(&place)? else { return None };
-            let endpoint = EndpointAddr { addr: slot.addr, port: slot.port };
+            let SnapshotBackend::InUse(slot) = snapshot.backends.get(&place)? else {
+                return None;
+            };
+            let endpoint = EndpointAddr {
+                addr: slot.addr,
+                port: slot.port,
+            };
             let fits = slot.protocol == protocol && slot.family() == family && slot.generation != 0;
-            let known = Slot { index, generation: slot.generation, local: Some(slot.local) };
+            let known = Slot {
+                index,
+                generation: slot.generation,
+                local: Some(slot.local),
+            };
             if !fits || !self.strays.contains(&place) || members.insert(endpoint, known).is_some() {
                 return None;
             }
@@ -129,10 +178,16 @@ impl Ledger {
         if self.unclaimed.is_empty() {
             return;
         }
-        let keys: Vec<ServicePortKey> =
-            self.wanted.keys().filter(|key| !self.id_of.contains_key(*key)).cloned().collect();
+        let keys: Vec<ServicePortKey> = self
+            .wanted
+            .keys()
+            .filter(|key| !self.id_of.contains_key(*key))
+            .cloned()
+            .collect();
         for key in keys {
-            let Some(id) = self.most_of_its_frontends(&key) else { continue };
+            let Some(id) = self.most_of_its_frontends(&key) else {
+                continue;
+            };
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.key = Some(key.clone());
                 self.unclaimed.remove(&id);
@@ -155,6 +210,9 @@ impl Ledger {
             }
         }
         let most = *votes.values().max()?;
-        votes.into_iter().find(|(_, count)| *count == most).map(|(id, _)| id)
+        votes
+            .into_iter()
+            .find(|(_, count)| *count == most)
+            .map(|(id, _)| id)
     }
 }

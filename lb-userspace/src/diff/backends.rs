@@ -19,7 +19,10 @@ pub(super) fn next_generation(generation: u32) -> u32 {
 
 impl Backends {
     pub(super) fn new(limit: u32, grace: Duration) -> Self {
-        Self { numbers: Numbers::new(limit, grace), generations: Vec::new() }
+        Self {
+            numbers: Numbers::new(limit, grace),
+            generations: Vec::new(),
+        }
     }
 
     pub(super) fn limit(&self) -> u32 {

@@ -25,15 +25,35 @@ impl Ledger {
             (Op::PutService { id, table }, What::Service { table: content }) => {
                 self.service_put(*id, Block::of(*table), content, now);
             }
-            (Op::PutFrontend { frontend, service, kind }, _) => {
+            (
+                Op::PutFrontend {
+                    frontend,
+                    service,
+                    kind,
+                },
+                _,
+            ) => {
                 self.unlink(frontend, now);
-                self.set_record(*frontend, Record::Known { service: *service, kind: Some(*kind) });
+                self.set_record(
+                    *frontend,
+                    Record::Known {
+                        service: *service,
+                        kind: Some(*kind),
+                    },
+                );
                 if let Some(entry) = self.entries.get_mut(service) {
                     entry.frontends.insert(*frontend);
                 }
             }
             (Op::DeleteFrontend { frontend }, _) => self.unlink(frontend, now),
-            (Op::FreeBackend { family, index, generation }, What::Free { owner }) => {
+            (
+                Op::FreeBackend {
+                    family,
+                    index,
+                    generation,
+                },
+                What::Free { owner },
+            ) => {
                 self.disown(*family, *index, owner.as_ref());
                 self.backends(*family).retire(*index, *generation, now);
                 if let Some((id, _)) = owner {
@@ -57,13 +77,20 @@ impl Ledger {
                 }
             }
             (Op::PutService { id, table }, _) => {
-                let Some(entry) = self.entries.get_mut(id) else { return };
+                let Some(entry) = self.entries.get_mut(id) else {
+                    return;
+                };
                 let old = entry.table.take().and_then(|table| table.block);
                 let new = Block::of(*table).filter(|block| self.reserved_blocks.remove(block));
                 entry.maybe.extend(old.into_iter().chain(new));
                 self.dirty.extend(entry.key.clone());
             }
-            (Op::PutFrontend { frontend, service, .. }, _) => {
+            (
+                Op::PutFrontend {
+                    frontend, service, ..
+                },
+                _,
+            ) => {
                 if let Some(entry) = self.entries.get_mut(service) {
                     entry.frontends.insert(*frontend);
                 }
@@ -89,13 +116,25 @@ impl Ledger {
 
     fn set_slot(&mut self, id: u32, index: u32, slot: &BackendSlot, local: Option<bool>) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            let endpoint = EndpointAddr { addr: slot.addr, port: slot.port };
-            entry.slots.insert(endpoint, Slot { index, generation: slot.generation, local });
+            let endpoint = EndpointAddr {
+                addr: slot.addr,
+                port: slot.port,
+            };
+            entry.slots.insert(
+                endpoint,
+                Slot {
+                    index,
+                    generation: slot.generation,
+                    local,
+                },
+            );
         }
     }
 
     fn service_put(&mut self, id: u32, block: Option<Block>, content: &Table, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let old = entry.table.replace(content.clone()).and_then(|table| table.block);
         let freed: Vec<Block> = entry.maybe.drain(..).chain(old).collect();
         entry.served = true;
@@ -133,7 +172,11 @@ impl Ledger {
             self.frontends_by_family[frontend.family() as usize] -= 1;
         }
         for id in led_to {
-            if self.entries.get_mut(&id).is_some_and(|entry| entry.frontends.remove(frontend)) {
+            if self
+                .entries
+                .get_mut(&id)
+                .is_some_and(|entry| entry.frontends.remove(frontend))
+            {
                 self.finish(id, now);
             }
         }

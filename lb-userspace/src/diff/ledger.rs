@@ -7,7 +7,13 @@ use std::{
 
 use lb_common::limits;
 
-use super::{DiffError, backends::Backends, numbers::Numbers, space::{Block, Space}, table::Builder};
+use super::{
+    DiffError,
+    backends::Backends,
+    numbers::Numbers,
+    space::{Block, Space},
+    table::Builder,
+};
 use crate::{
     desired::{Change, EndpointAddr, ServicePort, ServicePortKey},
     plan::{Family, FrontendAddr, FrontendKind},
@@ -123,7 +129,10 @@ impl Entry {
 /// What is known of a frontend that may be in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    Known { service: u32, kind: Option<FrontendKind> },
+    Known {
+        service: u32,
+        kind: Option<FrontendKind>,
+    },
     /// An operation on it failed.
     Unsure,
 }
@@ -204,7 +213,12 @@ impl Ledger {
 
     /// Replaces everything that is wanted.
     pub fn reset(&mut self, ports: BTreeMap<ServicePortKey, ServicePort>) {
-        let gone: Vec<_> = self.wanted.keys().filter(|key| !ports.contains_key(*key)).cloned().collect();
+        let gone: Vec<_> = self
+            .wanted
+            .keys()
+            .filter(|key| !ports.contains_key(*key))
+            .cloned()
+            .collect();
         for key in &gone {
             self.delete(key);
         }
@@ -235,7 +249,9 @@ impl Ledger {
     }
 
     fn unwant_frontends(&mut self, key: &ServicePortKey) {
-        let Some(former) = self.wanted.get(key) else { return };
+        let Some(former) = self.wanted.get(key) else {
+            return;
+        };
         for frontend in former.frontends.keys() {
             // Another one may have taken it over within the same changes.
             if self.wanted_frontends.get(frontend) == Some(key) {
@@ -258,7 +274,11 @@ impl Ledger {
             return None;
         }
         let backends = [self.backends_v4.next_due(), self.backends_v6.next_due()];
-        backends.into_iter().chain([self.ids.next_due(), self.space.next_due()]).flatten().min()
+        backends
+            .into_iter()
+            .chain([self.ids.next_due(), self.space.next_due()])
+            .flatten()
+            .min()
     }
 
     /// Whether the kernel holds exactly what is wanted, as far as the last plan found out.

@@ -3,7 +3,8 @@
 //! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync`] does
 //! that), so it never believes what it merely planned. A plan first makes, for every service that changes, the
 //! backends, the table and the service; then it moves and adds frontends; then it removes frontends; and last it takes
-//! services and backends out of use. After any number of these operations every frontend that is to stay leads to
+//! services and backends out of use. (A service that loses a frontend to another one gets its new table only when the
+//! frontend has moved.) After any number of these operations every frontend that is to stay leads to
 //! a complete table of backends in use.
 //!
 //! What is freed rests for a grace period before it is used again. When an operation fails, nobody knows whether it

@@ -20,7 +20,12 @@ pub(super) struct Numbers {
 
 impl Numbers {
     pub(super) fn new(limit: u32, grace: Duration) -> Self {
-        Self { limit, fresh: 0, free: BTreeSet::new(), quarantine: Quarantine::new(grace) }
+        Self {
+            limit,
+            fresh: 0,
+            free: BTreeSet::new(),
+            quarantine: Quarantine::new(grace),
+        }
     }
 
     pub(super) fn limit(&self) -> u32 {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     desired::{Endpoint, EndpointAddr, ServicePortKey},
-    plan::{BackendSlot, Family, FrontendAddr, FrontendKind, Op},
+    plan::{BackendSlot, Family, FrontendAddr, Op},
 };
 
 /// One operation, and what the ledger must know of it.
@@ -60,6 +60,9 @@ pub struct Plan {
 #[derive(Default)]
 struct Draft {
     steps: Vec<Step>,
+    /// New tables of services that lose a frontend to another one: they come after the frontend has moved, which would
+    /// lead to endpoints in between that it never had.
+    late: Vec<Step>,
     /// Frontends that lead somewhere else, or nowhere, once the steps are done.
     moved: BTreeSet<FrontendAddr>,
     /// Frontends that the plan adds, by family.
@@ -75,7 +78,10 @@ impl Draft {
     }
 
     fn error(&mut self, error: DiffError) {
-        self.errors.entry(error.service().clone()).or_default().insert(error);
+        self.errors
+            .entry(error.service().clone())
+            .or_default()
+            .insert(error);
     }
 }
 
@@ -101,8 +107,19 @@ impl Ledger {
         for key in &dirty {
             self.put_frontends(&mut draft, key);
         }
-        let ids: Vec<u32> = dirty.iter().filter_map(|key| self.id_of.get(key)).copied().collect();
-        let doomed: Vec<u32> = self.doomed.iter().filter(|id| !failed.contains(*id)).copied().collect();
+        let late = std::mem::take(&mut draft.late);
+        draft.steps.extend(late);
+        let ids: Vec<u32> = dirty
+            .iter()
+            .filter_map(|key| self.id_of.get(key))
+            .copied()
+            .collect();
+        let doomed: Vec<u32> = self
+            .doomed
+            .iter()
+            .filter(|id| !failed.contains(*id))
+            .copied()
+            .collect();
         self.delete_frontends(&mut draft, ids.iter().chain(&doomed));
         self.take_out(&mut draft, &ids, &doomed);
         if draft.steps.is_empty() {
@@ -110,7 +127,10 @@ impl Ledger {
                 self.dirty.remove(key);
             }
         }
-        Plan { errors: self.news(&dirty, draft.errors), steps: draft.steps }
+        Plan {
+            errors: self.news(&dirty, draft.errors),
+            steps: draft.steps,
+        }
     }
 
     /// Takes back what the last plan took and nobody carried out, and ends quarantines.
@@ -132,12 +152,19 @@ impl Ledger {
 
     /// Backends, table and service of a service port.
     fn make(&mut self, draft: &mut Draft, key: &ServicePortKey) {
-        let Some(wanted) = self.wanted.get(key).map(|port| port.endpoints.clone()) else { return };
+        let Some(wanted) = self.wanted.get(key).map(|port| port.endpoints.clone()) else {
+            return;
+        };
         let Some(id) = self.identifier(key) else {
             draft.absent.insert(key.clone());
-            return draft.error(DiffError::Services { service: key.clone(), limit: self.limits.max_services });
+            return draft.error(DiffError::Services {
+                service: key.clone(),
+                limit: self.limits.max_services,
+            });
         };
-        let Some(entry) = self.entries.remove(&id) else { return };
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
         let before = draft.steps.len();
         let made = self.make_entry(draft, key, id, &entry, &wanted);
         if !made {
@@ -166,7 +193,11 @@ impl Ledger {
         wanted: &BTreeMap<EndpointAddr, Endpoint>,
     ) -> bool {
         let members = self.put_backends(draft, key, id, entry, wanted);
-        if entry.table.as_ref().is_some_and(|table| table.members.iter().eq(members.keys())) {
+        if entry
+            .table
+            .as_ref()
+            .is_some_and(|table| table.members.iter().eq(members.keys()))
+        {
             return true;
         }
         if !entry.served && members.is_empty() && !wanted.is_empty() {
@@ -176,18 +207,51 @@ impl Ledger {
         let block = if size == 0 { None } else { self.space.take(size) };
         if size != 0 && block.is_none() {
             let limit = self.limits.maglev_slots;
-            draft.error(DiffError::Table { service: key.clone(), slots: size, limit });
+            draft.error(DiffError::Table {
+                service: key.clone(),
+                slots: size,
+                limit,
+            });
             return false;
         }
         if let Some(block) = block {
             self.reserved_blocks.insert(block);
             let slots = self.builder.build(&members);
-            draft.push(Op::WriteTable { offset: block.offset, slots }, What::Table { id });
+            draft.push(
+                Op::WriteTable {
+                    offset: block.offset,
+                    slots,
+                },
+                What::Table { id },
+            );
         }
-        let table = Table { block, members: members.into_keys().collect() };
-        let reference = block.map_or(TableRef::EMPTY, Block::table);
-        draft.push(Op::PutService { id, table: reference }, What::Service { table });
+        let table = Table {
+            block,
+            members: members.into_keys().collect(),
+        };
+        let op = Op::PutService {
+            id,
+            table: block.map_or(TableRef::EMPTY, Block::table),
+        };
+        let step = Step {
+            op,
+            what: What::Service { table },
+        };
+        if self.loses_frontends(key, entry) {
+            draft.late.push(step)
+        } else {
+            draft.steps.push(step)
+        }
         true
+    }
+
+    /// Whether another service port takes over a frontend that leads to this one.
+    fn loses_frontends(&self, key: &ServicePortKey, entry: &Entry) -> bool {
+        let owners = entry
+            .frontends
+            .iter()
+            .filter_map(|frontend| self.wanted_frontends.get(frontend));
+        owners.into_iter().any(|owner| owner != key)
     }
 
     /// Puts the backends in place that are missing. Returns the endpoints that the service can have, with their
@@ -218,13 +282,24 @@ impl Ledger {
             }
             if known.and_then(|slot| slot.local) != Some(*local) {
                 let EndpointAddr { addr, port } = *endpoint;
-                let slot = BackendSlot { addr, port, protocol: key.protocol, generation, local: *local };
+                let slot = BackendSlot {
+                    addr,
+                    port,
+                    protocol: key.protocol,
+                    generation,
+                    local: *local,
+                };
                 draft.push(Op::PutBackend { index, slot }, What::Backend { id });
             }
         }
         if missing > 0 {
             let (family, limit) = (entry.family, self.backends(entry.family).limit());
-            draft.error(DiffError::Backends { service: key.clone(), missing, family, limit });
+            draft.error(DiffError::Backends {
+                service: key.clone(),
+                missing,
+                family,
+                limit,
+            });
         }
         members
     }
@@ -242,15 +317,25 @@ impl Ledger {
 
     /// Adds the frontends of a service port, and takes over those that lead elsewhere.
     fn put_frontends(&mut self, draft: &mut Draft, key: &ServicePortKey) {
-        let (Some(port), Some(id)) = (self.wanted.get(key), self.id_of.get(key)) else { return };
+        let (Some(port), Some(id)) = (self.wanted.get(key), self.id_of.get(key)) else {
+            return;
+        };
         if draft.absent.contains(key) {
             return;
         }
-        let own = port.frontends.iter().filter(|(frontend, _)| self.wanted_frontends.get(*frontend) == Some(key));
+        let own = port
+            .frontends
+            .iter()
+            .filter(|(frontend, _)| self.wanted_frontends.get(*frontend) == Some(key));
         let mut missing = Vec::new();
         for (frontend, kind) in own {
             let record = self.frontends.get(frontend);
-            if record == Some(&Record::Known { service: *id, kind: Some(*kind) }) {
+            if record
+                == Some(&Record::Known {
+                    service: *id,
+                    kind: Some(*kind),
+                })
+            {
                 continue;
             }
             if record.is_none() {
@@ -262,18 +347,28 @@ impl Ledger {
                 *added += 1;
             }
             draft.moved.insert(*frontend);
-            let op = Op::PutFrontend { frontend: *frontend, service: *id, kind: *kind };
+            let op = Op::PutFrontend {
+                frontend: *frontend,
+                service: *id,
+                kind: *kind,
+            };
             draft.push(op, What::Frontend);
         }
         let limit = self.limits.max_frontends;
         for frontend in missing {
-            draft.error(DiffError::Frontends { service: key.clone(), frontend, limit });
+            draft.error(DiffError::Frontends {
+                service: key.clone(),
+                frontend,
+                limit,
+            });
         }
     }
 
     /// Removes frontends that nobody wants, and those that somebody wants who is not in the kernel.
     fn delete_frontends<'a>(&'a self, draft: &mut Draft, ids: impl Iterator<Item = &'a u32>) {
-        let of_entries = ids.filter_map(|id| self.entries.get(id)).flat_map(|entry| &entry.frontends);
+        let of_entries = ids
+            .filter_map(|id| self.entries.get(id))
+            .flat_map(|entry| &entry.frontends);
         let candidates: BTreeSet<FrontendAddr> = of_entries.chain(&self.loose).copied().collect();
         for frontend in candidates {
             let wanted_by = self.wanted_frontends.get(&frontend);
@@ -300,8 +395,17 @@ impl Ledger {
                 continue;
             }
             if !entry.has_empty_table() {
-                let table = Table { block: None, members: BTreeSet::new() };
-                draft.push(Op::PutService { id, table: TableRef::EMPTY }, What::Service { table });
+                let table = Table {
+                    block: None,
+                    members: BTreeSet::new(),
+                };
+                draft.push(
+                    Op::PutService {
+                        id,
+                        table: TableRef::EMPTY,
+                    },
+                    What::Service { table },
+                );
             }
             free.extend(entry.slots.keys().map(|endpoint| (id, *endpoint)));
         }
@@ -322,17 +426,34 @@ impl Ledger {
         }
         for (family, index) in &self.strays {
             let generation = next_generation(self.generation(*family, *index));
-            let op = Op::FreeBackend { family: *family, index: *index, generation };
+            let op = Op::FreeBackend {
+                family: *family,
+                index: *index,
+                generation,
+            };
             draft.push(op, What::Free { owner: None });
         }
     }
 
     fn free_backend(&self, draft: &mut Draft, id: u32, endpoint: EndpointAddr) {
-        let Some(entry) = self.entries.get(&id) else { return };
-        let Some(slot) = entry.slots.get(&endpoint) else { return };
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let Some(slot) = entry.slots.get(&endpoint) else {
+            return;
+        };
         let generation = next_generation(slot.generation);
-        let op = Op::FreeBackend { family: entry.family, index: slot.index, generation };
-        draft.push(op, What::Free { owner: Some((id, endpoint)) });
+        let op = Op::FreeBackend {
+            family: entry.family,
+            index: slot.index,
+            generation,
+        };
+        draft.push(
+            op,
+            What::Free {
+                owner: Some((id, endpoint)),
+            },
+        );
     }
 
     fn generation(&self, family: Family, index: u32) -> u32 {
@@ -359,7 +480,12 @@ impl Ledger {
                 continue;
             };
             let told = self.told.get(key);
-            news.extend(found.iter().filter(|error| told.is_none_or(|told| !told.contains(*error))).cloned());
+            news.extend(
+                found
+                    .iter()
+                    .filter(|error| told.is_none_or(|told| !told.contains(*error)))
+                    .cloned(),
+            );
             self.told.insert(key.clone(), found);
         }
         news

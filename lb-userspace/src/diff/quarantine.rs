@@ -17,7 +17,10 @@ pub(super) struct Quarantine<T> {
 
 impl<T> Quarantine<T> {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, queue: VecDeque::new() }
+        Self {
+            grace,
+            queue: VecDeque::new(),
+        }
     }
 
     /// Takes in a thing that was freed at `now`.
@@ -29,7 +32,9 @@ impl<T> Quarantine<T> {
 
     /// Hands out the next thing whose time is over.
     pub(super) fn pop(&mut self, now: Instant) -> Option<T> {
-        self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, thing)| thing)
+        self.queue
+            .pop_front_if(|(due, _)| *due <= now)
+            .map(|(_, thing)| thing)
     }
 
     /// When the next thing may be used again.

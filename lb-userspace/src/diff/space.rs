@@ -24,7 +24,10 @@ impl Block {
     pub(super) fn of(table: TableRef) -> Option<Self> {
         let size = table.size();
         let aligned = size.is_power_of_two() && table.offset().is_multiple_of(size);
-        aligned.then(|| Self { offset: table.offset(), order: size.trailing_zeros() as u8 })
+        aligned.then(|| Self {
+            offset: table.offset(),
+            order: size.trailing_zeros() as u8,
+        })
     }
 
     pub(super) fn size(self) -> u32 {
@@ -36,16 +39,31 @@ impl Block {
     }
 
     fn buddy(self) -> Self {
-        Self { offset: self.offset ^ self.size(), order: self.order }
+        Self {
+            offset: self.offset ^ self.size(),
+            order: self.order,
+        }
     }
 
     fn parent(self) -> Self {
-        Self { offset: self.offset & !self.size(), order: self.order + 1 }
+        Self {
+            offset: self.offset & !self.size(),
+            order: self.order + 1,
+        }
     }
 
     fn halves(self) -> [Self; 2] {
         let order = self.order - 1;
-        [Self { offset: self.offset, order }, Self { offset: self.offset + (1 << order), order }]
+        [
+            Self {
+                offset: self.offset,
+                order,
+            },
+            Self {
+                offset: self.offset + (1 << order),
+                order,
+            },
+        ]
     }
 }
 
@@ -54,7 +72,10 @@ fn blocks_between(from: u32, to: u32) -> impl Iterator<Item = Block> {
     let mut offset = from;
     std::iter::from_fn(move || {
         let left = to.checked_sub(offset).filter(|left| *left > 0)?;
-        let block = Block { offset, order: left.ilog2().min(offset.trailing_zeros()) as u8 };
+        let block = Block {
+            offset,
+            order: left.ilog2().min(offset.trailing_zeros()) as u8,
+        };
         // At the very end of the numbers this is the last block.
         offset = offset.saturating_add(block.size());
         Some(block)
@@ -76,7 +97,11 @@ pub(super) struct Space {
 impl Space {
     /// Space of that many slots, all free.
     pub(super) fn new(slots: u32, grace: Duration) -> Self {
-        let mut space = Self { slots, free: Default::default(), quarantine: Quarantine::new(grace) };
+        let mut space = Self {
+            slots,
+            free: Default::default(),
+            quarantine: Quarantine::new(grace),
+        };
         for block in blocks_between(0, slots) {
             space.free[usize::from(block.order)].insert(block.offset);
         }
@@ -91,7 +116,10 @@ impl Space {
     pub(super) fn take(&mut self, size: u32) -> Option<Block> {
         let order = size.trailing_zeros() as usize;
         let found = (order..ORDERS).find(|order| !self.free[*order].is_empty())?;
-        let mut block = Block { offset: self.free[found].pop_first()?, order: found as u8 };
+        let mut block = Block {
+            offset: self.free[found].pop_first()?,
+            order: found as u8,
+        };
         while usize::from(block.order) > order {
             let [low, high] = block.halves();
             self.free[usize::from(high.order)].insert(high.offset);
@@ -102,11 +130,17 @@ impl Space {
 
     /// Takes that block; false if it is not free as a whole.
     pub(super) fn reserve(&mut self, block: Block) -> bool {
-        let Some(mut holder) = self.holder(block) else { return false };
+        let Some(mut holder) = self.holder(block) else {
+            return false;
+        };
         self.free[usize::from(holder.order)].remove(&holder.offset);
         while holder.order > block.order {
             let [low, high] = holder.halves();
-            let (keep, other) = if block.offset < high.offset { (low, high) } else { (high, low) };
+            let (keep, other) = if block.offset < high.offset {
+                (low, high)
+            } else {
+                (high, low)
+            };
             self.free[usize::from(other.order)].insert(other.offset);
             holder = keep;
         }
@@ -134,7 +168,9 @@ impl Space {
 
     fn has_free_inside(&self, block: Block) -> bool {
         let slots = block.offset..=block.offset + (block.size() - 1);
-        self.free[..usize::from(block.order)].iter().any(|free| free.range(slots.clone()).next().is_some())
+        self.free[..usize::from(block.order)]
+            .iter()
+            .any(|free| free.range(slots.clone()).next().is_some())
     }
 
     /// The free block that holds `block`.
@@ -151,7 +187,8 @@ impl Space {
 
     /// Gives back a block that no service has named.
     pub(super) fn give_back(&mut self, mut block: Block) {
-        while usize::from(block.order) < ORDERS - 1 && self.free[usize::from(block.order)].remove(&block.buddy().offset)
+        while usize::from(block.order) < ORDERS - 1
+            && self.free[usize::from(block.order)].remove(&block.buddy().offset)
         {
             block = block.parent();
         }
@@ -176,7 +213,9 @@ impl Space {
 
     /// Slots that are free.
     pub(super) fn free_slots(&self) -> u64 {
-        (0..ORDERS).map(|order| (self.free[order].len() as u64) << order).sum()
+        (0..ORDERS)
+            .map(|order| (self.free[order].len() as u64) << order)
+            .sum()
     }
 
     /// Slots that are in quarantine.

@@ -5,8 +5,13 @@ use std::{collections::BTreeSet, time::Instant};
 use super::{DiffError, Ledger, Step, planner::What};
 use crate::plan::{Dataplane, Op};
 
-/// A plan can make room for the next one. More plans than this in a row are no use: what is freed rests first.
+/// A plan that was carried out can make room for the next one. More of them in a row are no use: what is freed rests
+/// first.
 const MOST_PLANS: usize = 16;
+
+/// After that many failures without a single success in between, nothing works and there is no use in trying the
+/// other services.
+const MOST_FAILURES_IN_A_ROW: usize = 8;
 
 /// What came of it.
 #[derive(Debug)]
@@ -28,27 +33,34 @@ pub fn sync<D: Dataplane>(
     dataplane: &mut D,
     mut now: impl FnMut() -> Instant,
 ) -> Report<D::Error> {
-    let mut report = Report { applied: 0, failures: Vec::new(), errors: Vec::new() };
+    let mut report = Report {
+        applied: 0,
+        failures: Vec::new(),
+        errors: Vec::new(),
+    };
     let mut failed = BTreeSet::new();
-    for _ in 0..MOST_PLANS {
+    let (mut plans, mut failures) = (0, 0);
+    while plans < MOST_PLANS && failures < MOST_FAILURES_IN_A_ROW {
         let plan = ledger.plan_without(&failed, now());
         report.errors.extend(plan.errors);
         if plan.steps.is_empty() {
             break;
         }
+        plans += 1;
         for step in plan.steps {
             let Err(error) = dataplane.apply(step.op()) else {
                 ledger.confirm(&step, now());
                 report.applied += 1;
+                failures = 0;
                 continue;
             };
             ledger.fail(&step);
             let service = service_of(&step);
             report.failures.push((step.op, error));
-            match service {
-                Some(id) => failed.insert(id),
-                None => return report,
-            };
+            let Some(id) = service else { return report };
+            failed.insert(id);
+            failures += 1;
+            plans -= 1;
             break;
         }
     }

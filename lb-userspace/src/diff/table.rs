@@ -27,7 +27,11 @@ impl Builder {
                 Either::V4(addr) => maglev::endpoint_id(addr, port),
                 Either::V6(addr) => maglev::endpoint_id(addr, port),
             };
-            Member { id, weight: 1, backend: *backend }
+            Member {
+                id,
+                weight: 1,
+                backend: *backend,
+            }
         }));
         self.cursors.resize(self.members.len(), Cursor::default());
         let mut table = vec![0; maglev::table_size(self.members.len()) as usize];

@@ -118,7 +118,11 @@ impl Index {
     /// Replaces all objects of a kind. What is the same as before touches nothing.
     pub fn reset(&mut self, kind: Kind, objects: Vec<Object>) {
         let mut gone: BTreeSet<SliceName> = match kind {
-            Kind::Service => self.services.keys().map(|name| (name.namespace.clone(), name.name.clone())).collect(),
+            Kind::Service => self
+                .services
+                .keys()
+                .map(|name| (name.namespace.clone(), name.name.clone()))
+                .collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
         };
         for object in objects.into_iter().filter(|object| object.kind() == kind) {
@@ -144,7 +148,11 @@ impl Index {
 
     /// The Services that were touched since the last call: none before every kind was listed.
     pub fn take_touched(&mut self) -> BTreeSet<ServiceName> {
-        if self.is_listed() { std::mem::take(&mut self.touched) } else { BTreeSet::new() }
+        if self.is_listed() {
+            std::mem::take(&mut self.touched)
+        } else {
+            BTreeSet::new()
+        }
     }
 
     /// The Service of that name.
@@ -155,7 +163,9 @@ impl Index {
     /// The slices of a Service, by name.
     pub fn slices(&self, name: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
         let names = self.slices_of.get(name).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(name)).map(|slice| &**slice)
+        names
+            .filter_map(|name| self.slices.get(name))
+            .map(|slice| &**slice)
     }
 
     /// Names of all Services.
@@ -176,7 +186,10 @@ impl Index {
         // The label may name another Service than before.
         self.remove_slice(&name);
         if let Some(service) = service_of(&slice) {
-            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+            self.slices_of
+                .entry(service.clone())
+                .or_default()
+                .insert(name.clone());
             self.touched.insert(service);
         }
         self.slices.insert(name, slice);
@@ -196,7 +209,9 @@ impl Index {
     }
 
     fn remove_slice(&mut self, name: &SliceName) {
-        let Some(service) = self.slices.remove(name).and_then(|slice| service_of(&slice)) else { return };
+        let Some(service) = self.slices.remove(name).and_then(|slice| service_of(&slice)) else {
+            return;
+        };
         if let Some(names) = self.slices_of.get_mut(&service) {
             names.remove(name);
             if names.is_empty() {
@@ -218,7 +233,14 @@ fn label<'a>(metadata: &'a ObjectMeta, label: &str) -> Option<&'a str> {
 
 fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
     let name = label(&slice.metadata, SERVICE_NAME_LABEL)?.to_owned();
-    Some(ServiceName { namespace: slice.metadata.namespace.clone().unwrap_or_else(|| "default".into()), name })
+    Some(ServiceName {
+        namespace: slice
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".into()),
+        name,
+    })
 }
 
 /// The selectors that a service proxy watches with.

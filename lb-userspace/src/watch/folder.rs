@@ -97,7 +97,10 @@ fn try_read(path: &Path) -> io::Result<(Vec<u8>, Signature)> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("it is larger than {} MiB; split it", MAX_FILE_BYTES >> 20)));
+        return Err(io::Error::other(format!(
+            "it is larger than {} MiB; split it",
+            MAX_FILE_BYTES >> 20
+        )));
     }
     Ok((bytes, signature))
 }

@@ -51,7 +51,12 @@ impl Follower {
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let name = folder.file_name().map(OsStr::to_owned);
-        let watches = Watches { folder: folder.to_owned(), inner: None, outer: None, name };
+        let watches = Watches {
+            folder: folder.to_owned(),
+            inner: None,
+            outer: None,
+            name,
+        };
         let mut follower = Self { inotify, watches };
         follower.attach()?;
         Ok(follower)
@@ -112,7 +117,14 @@ impl AsFd for Follower {
 }
 
 impl Watches {
-    fn event(&mut self, pending: &mut Pending, wd: i32, flags: ReadFlags, name: Option<&OsStr>, now: Instant) {
+    fn event(
+        &mut self,
+        pending: &mut Pending,
+        wd: i32,
+        flags: ReadFlags,
+        name: Option<&OsStr>,
+        now: Instant,
+    ) {
         if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             pending.rescan = true;
             pending.moved = true;
@@ -191,7 +203,9 @@ fn watch(
             return Ok(true);
         }
     }
-    Err(io::Error::other("the path leads to another folder each time it is looked at"))
+    Err(io::Error::other(
+        "the path leads to another folder each time it is looked at",
+    ))
 }
 
 /// How often a watch is tried on a path that changes meanwhile.

@@ -1,7 +1,7 @@
 //! A folder of manifests as a source of events.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ffi::{OsStr, OsString},
     io,
     os::fd::OwnedFd,
@@ -27,8 +27,8 @@ use super::{
     store::{Outcome, Report, Store},
 };
 
-/// Events that wait for the agent; more make the reading thread wait.
-const QUEUE_EVENTS: usize = 1024;
+/// Changes that wait for the agent; more make the reading thread wait.
+const QUEUE_CHANGES: usize = 16;
 
 /// Changes are read when nothing has happened in the folder for this time …
 const QUIET: Duration = Duration::from_millis(1);
@@ -82,9 +82,13 @@ pub enum ManifestsError {
 /// are manifests again.
 ///
 /// Reading and parsing happen on a thread of their own. Dropping the value ends it.
+///
+/// What belongs together (a list, or what one look at the folder found) arrives together: after one event from
+/// [`next`](Self::next) the rest of it is there for [`try_next`](Self::try_next).
 #[derive(Debug)]
 pub struct Manifests {
-    events: mpsc::Receiver<Event>,
+    changes: mpsc::Receiver<Vec<Event>>,
+    events: VecDeque<Event>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -98,39 +102,59 @@ impl Manifests {
     /// The folder or one of its files cannot be read, or the folder cannot be watched.
     pub fn start(folder: impl AsRef<Path>) -> Result<Self, ManifestsError> {
         let folder = folder.as_ref();
-        let at_folder = |source| ManifestsError::Folder { folder: folder.to_owned(), source };
+        let at_folder = |source| ManifestsError::Folder {
+            folder: folder.to_owned(),
+            source,
+        };
         let folder = std::path::absolute(folder).map_err(at_folder)?;
         std::fs::read_dir(&folder).map_err(at_folder)?;
-        let at_watch = |source| ManifestsError::Watch { folder: folder.clone(), source };
+        let at_watch = |source| ManifestsError::Watch {
+            folder: folder.clone(),
+            source,
+        };
         let mut reader = FolderReader::new(&folder).map_err(at_watch)?;
         reader.read_all()?;
 
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| at_watch(e.into()))?;
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| at_watch(e.into()))?;
         let stop = Arc::new(stop);
-        let (sender, events) = mpsc::channel(QUEUE_EVENTS);
+        let (sender, changes) = mpsc::channel(QUEUE_CHANGES);
         let thread = {
             let stop = stop.clone();
-            std::thread::Builder::new().name("manifests".into()).spawn(move || follow(reader, &sender, &stop))
+            std::thread::Builder::new()
+                .name("manifests".into())
+                .spawn(move || follow(reader, &sender, &stop))
         };
         let thread = thread.map_err(|source| ManifestsError::Thread { source })?;
-        Ok(Self { events, stop, thread: Some(thread) })
+        Ok(Self {
+            changes,
+            events: VecDeque::new(),
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// The next event; `None` if the folder can no longer be followed. Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        while self.events.is_empty() {
+            self.events = self.changes.recv().await?.into();
+        }
+        self.events.pop_front()
     }
 
     /// The next event, if one is there already.
     pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
+        while self.events.is_empty() {
+            self.events = self.changes.try_recv().ok()?.into();
+        }
+        self.events.pop_front()
     }
 }
 
 impl Drop for Manifests {
     fn drop(&mut self) {
         // The thread waits for one of two things: room in the channel, or something to read.
-        self.events.close();
+        self.changes.close();
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -139,8 +163,8 @@ impl Drop for Manifests {
 }
 
 /// The thread: tells what is there, then what changes, until it is stopped or nobody listens.
-fn follow(mut reader: FolderReader, sender: &mpsc::Sender<Event>, stop: &OwnedFd) {
-    let listening = |events: Vec<Event>| events.into_iter().all(|event| sender.blocking_send(event).is_ok());
+fn follow(mut reader: FolderReader, sender: &mpsc::Sender<Vec<Event>>, stop: &OwnedFd) {
+    let listening = |events: Vec<Event>| events.is_empty() || sender.blocking_send(events).is_ok();
     if !listening(reader.listing()) {
         return;
     }
@@ -184,8 +208,10 @@ impl FolderReader {
 
     /// Reads every manifest for the first time.
     fn read_all(&mut self) -> Result<(), ManifestsError> {
-        let listed = folder::list(&self.folder)
-            .map_err(|source| ManifestsError::Folder { folder: self.folder.clone(), source })?;
+        let listed = folder::list(&self.folder).map_err(|source| ManifestsError::Folder {
+            folder: self.folder.clone(),
+            source,
+        })?;
         for name in listed.into_keys() {
             let file = self.folder.join(&name);
             match folder::read(&file) {
@@ -215,8 +241,12 @@ impl FolderReader {
 
     /// Waits until there is something to do. Returns false if the thread is to stop.
     fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
-        let retry = self.missing.then(|| Instant::now() + MISSING_RETRY);
-        let due = self.pending.next_due(Instant::now()).into_iter().chain(retry).min();
+        let now = Instant::now();
+        let due = if self.missing {
+            Some(now + MISSING_RETRY)
+        } else {
+            self.pending.next_due(now)
+        };
         if !wait_for(&self.follower, stop, due)? {
             return Ok(false);
         }
@@ -236,15 +266,20 @@ impl FolderReader {
         }
         let now = Instant::now();
         let mut names = self.pending.take_due(now);
-        if std::mem::take(&mut self.pending.rescan) {
+        let rescan = self.pending.take_rescan();
+        if rescan {
             self.rescan(&mut names);
         }
-        let read: Vec<_> = names.into_iter().map(|name| (folder::read(&self.folder.join(&name)), name)).collect();
+        let read: Vec<_> = names
+            .into_iter()
+            .map(|name| (folder::read(&self.folder.join(&name)), name))
+            .collect();
         // A file that was touched while it was read may have been read half: it is pending again by now.
         if let Err(error) = self.follower.drain(&mut self.pending, Instant::now()) {
             tracing::warn!("inotify: {error}");
         }
-        if self.pending.moved {
+        if self.pending.moved || rescan && !self.pending.is_empty() {
+            // What was found to be gone may be coming back this very moment.
             self.pending.rescan = true;
             return Vec::new();
         }
@@ -261,18 +296,22 @@ impl FolderReader {
 
     /// Makes sure that the watches are on the folder that the path leads to. Returns false if there is none.
     fn find_folder(&mut self) -> bool {
-        if !self.missing && !std::mem::take(&mut self.pending.moved) {
+        let moved = std::mem::take(&mut self.pending.moved);
+        if !self.missing && !moved {
             return true;
         }
-        let found = self.follower.attach().and_then(|other| Ok((other, folder::list(&self.folder)?)));
+        let found = self
+            .follower
+            .attach()
+            .and_then(|other| Ok((other, folder::list(&self.folder)?)));
         match found {
             Ok((other, files)) if other || self.missing => {
                 if other {
                     self.pending.reset();
                 }
-                self.pending.rescan = true;
                 // An empty folder in the place of the former one is about to be filled.
                 let empty = files.is_empty() && !self.signatures.is_empty();
+                self.pending.rescan = !empty;
                 self.set_missing(empty, "is empty");
                 !empty
             }
@@ -287,7 +326,9 @@ impl FolderReader {
     fn set_missing(&mut self, missing: bool, why: &str) {
         if missing && !self.missing {
             let folder = self.folder.display();
-            tracing::warn!("the manifests folder {folder} {why}; what it held stays in force until it has manifests");
+            tracing::warn!(
+                "the manifests folder {folder} {why}; what it held stays in force until it has manifests"
+            );
         } else if !missing && self.missing {
             tracing::info!("the manifests folder {} is back", self.folder.display());
         }
@@ -299,12 +340,17 @@ impl FolderReader {
         let listed = match folder::list(&self.folder) {
             Ok(listed) => listed,
             Err(error) => {
-                tracing::warn!("the manifests folder {} cannot be read: {error}", self.folder.display());
+                tracing::warn!(
+                    "the manifests folder {} cannot be read: {error}",
+                    self.folder.display()
+                );
                 self.missing = true;
                 return;
             }
         };
-        let changed = listed.iter().filter(|(name, signature)| self.signatures.get(*name) != Some(*signature));
+        let changed = listed
+            .iter()
+            .filter(|(name, signature)| self.signatures.get(*name) != Some(*signature));
         let gone = self.signatures.keys().filter(|name| !listed.contains_key(*name));
         let found: Vec<_> = changed.map(|(name, _)| name).chain(gone).cloned().collect();
         for name in found {
@@ -326,8 +372,14 @@ impl FolderReader {
                 self.store.delete(&file)
             }
             Content::Unreadable(reason) => {
-                let report = Report::Unreadable { file: (&*file).into(), reason };
-                Outcome { events: Vec::new(), reports: vec![report] }
+                let report = Report::Unreadable {
+                    file: (&*file).into(),
+                    reason,
+                };
+                Outcome {
+                    events: Vec::new(),
+                    reports: vec![report],
+                }
             }
         }
     }
@@ -340,7 +392,10 @@ fn wait_for(follower: &Follower, stop: &OwnedFd, due: Option<Instant>) -> io::Re
         tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: wait.subsec_nanos().into(),
     });
-    let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(follower, PollFlags::IN)];
+    let mut fds = [
+        PollFd::new(stop, PollFlags::IN),
+        PollFd::new(follower, PollFlags::IN),
+    ];
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) => Ok(fds[0].revents().is_empty()),
         Err(Errno::INTR) => Ok(true),

@@ -7,12 +7,14 @@
 //! The source here is a folder of manifests ([`Manifests`]). It has three parts: [`parse`] makes objects of a text
 //! and is pure; [`store`] keeps the objects of every file and is pure; [`folder`] and [`follow`] read and watch.
 
-mod follow;
 mod folder;
+mod follow;
 mod manifests;
 pub mod parse;
 mod pending;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 mod validate;
 
 use std::{fmt, sync::Arc};

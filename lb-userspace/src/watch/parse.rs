@@ -67,7 +67,7 @@ impl fmt::Display for Note {
 /// Reads all Services and EndpointSlices of a text: any number of YAML or JSON documents, `List`s taken apart, empty
 /// documents skipped. Names without namespace are in "default".
 ///
-/// One broken object does not hide the others; a syntax error ends the text.
+/// One broken object does not hide the others; what is no YAML ends the text.
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     if text.trim_start().starts_with('{')
@@ -81,7 +81,11 @@ pub fn parse(text: &str) -> Parsed {
     for (i, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         match yaml_value(document) {
             Ok(value) => parsed.document(i + 1, value),
-            Err(error) => parsed.problem(i + 1, "", format!("not YAML: {error}")),
+            Err(error) => {
+                parsed.problem(i + 1, "", format!("not YAML: {error}"));
+                // Past a syntax error there are no documents, only the same error again and again.
+                break;
+            }
         }
     }
     parsed
@@ -89,7 +93,10 @@ pub fn parse(text: &str) -> Parsed {
 
 /// The documents of a text that is JSON from end to end. YAML reads most JSON too, but not all of its escapes.
 fn json_documents(text: &str) -> Option<Vec<Value>> {
-    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().ok()
+    serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .ok()
 }
 
 /// A YAML document as JSON, which is what the API server makes of it as well.
@@ -101,7 +108,11 @@ fn yaml_value(document: serde_yaml_ng::Deserializer<'_>) -> Result<Value, serde_
 
 impl Parsed {
     fn problem(&mut self, document: usize, field: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem { document, field: field.into(), message: message.into() });
+        self.problems.push(Problem {
+            document,
+            field: field.into(),
+            message: message.into(),
+        });
     }
 
     fn note(&mut self, document: usize, message: String) {
@@ -125,7 +136,11 @@ impl Parsed {
         };
         let text_of = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
         let (Some(version), Some(kind)) = (text_of("apiVersion"), text_of("kind")) else {
-            let missing = if text_of("kind").is_none() { "kind" } else { "apiVersion" };
+            let missing = if text_of("kind").is_none() {
+                "kind"
+            } else {
+                "apiVersion"
+            };
             return self.problem(
                 document,
                 format!("{at}{missing}"),
@@ -139,7 +154,11 @@ impl Parsed {
                 self.list(document, at, &kind, value);
             }
             (_, "Service" | "EndpointSlice") => {
-                let wanted = if kind == "Service" { "v1" } else { "discovery.k8s.io/v1" };
+                let wanted = if kind == "Service" {
+                    "v1"
+                } else {
+                    "discovery.k8s.io/v1"
+                };
                 self.problem(
                     document,
                     format!("{at}apiVersion"),
@@ -147,8 +166,15 @@ impl Parsed {
                 );
             }
             _ => {
-                let name = fields.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str).unwrap_or("?");
-                self.note(document, format!("{kind} {name} ({version}) is skipped: only Service and EndpointSlice are used"));
+                let name = fields
+                    .get("metadata")
+                    .and_then(|m| m.get("name"))
+                    .and_then(Value::as_str)
+                    .unwrap_or("?");
+                self.note(
+                    document,
+                    format!("{kind} {name} ({version}) is skipped: only Service and EndpointSlice are used"),
+                );
             }
         }
     }
@@ -158,7 +184,11 @@ impl Parsed {
             None | Some(Value::Null) => return,
             Some(Value::Array(items)) => items,
             Some(_) => {
-                return self.problem(document, format!("{at}items"), "not a list; items is a list of objects");
+                return self.problem(
+                    document,
+                    format!("{at}items"),
+                    "not a list; items is a list of objects",
+                );
             }
         };
         let of_items = match kind {
@@ -177,21 +207,31 @@ impl Parsed {
     }
 
     fn service(&mut self, document: usize, at: &str, value: Value) {
-        let Some(mut service) = self.typed::<Service>(document, at, value) else { return };
+        let Some(mut service) = self.typed::<Service>(document, at, value) else {
+            return;
+        };
         if self.accepted(document, at, validate::service(&mut service)) {
-            self.objects.push(Located { document, object: Object::Service(service.into()) });
+            self.objects.push(Located {
+                document,
+                object: Object::Service(service.into()),
+            });
         }
     }
 
     fn slice(&mut self, document: usize, at: &str, value: Value) {
-        let Some(mut slice) = self.typed::<EndpointSlice>(document, at, value) else { return };
+        let Some(mut slice) = self.typed::<EndpointSlice>(document, at, value) else {
+            return;
+        };
         if !self.accepted(document, at, validate::slice(&mut slice)) {
             return;
         }
         if let Some(note) = validate::unused_slice(&slice) {
             self.note(document, note);
         }
-        self.objects.push(Located { document, object: Object::EndpointSlice(slice.into()) });
+        self.objects.push(Located {
+            document,
+            object: Object::EndpointSlice(slice.into()),
+        });
     }
 
     fn typed<T: DeserializeOwned>(&mut self, document: usize, at: &str, value: Value) -> Option<T> {
@@ -199,7 +239,11 @@ impl Parsed {
             Ok(object) => Some(object),
             Err(error) => {
                 let path = error.path().to_string();
-                let path = if path == "." { at.trim_end_matches('.').to_owned() } else { format!("{at}{path}") };
+                let path = if path == "." {
+                    at.trim_end_matches('.').to_owned()
+                } else {
+                    format!("{at}{path}")
+                };
                 self.problem(document, path, error.into_inner().to_string());
                 None
             }

@@ -49,6 +49,11 @@ impl Pending {
         self.due.insert(name.to_owned(), now + wait);
     }
 
+    /// Whether nothing happened to any file that has not been dealt with.
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     /// Whether something happened to the file that has not been dealt with.
     pub(super) fn contains(&self, name: &OsStr) -> bool {
         self.due.contains_key(name)
@@ -56,15 +61,29 @@ impl Pending {
 
     /// Takes out the files that may be read now.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<OsString> {
-        self.due.extract_if(.., |_, due| *due <= now).map(|(name, _)| name).collect()
+        self.due
+            .extract_if(.., |_, due| *due <= now)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// When there is something to do next.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        if self.rescan || self.moved {
+        if self.moved {
             return Some(now);
         }
-        self.due.values().min().copied()
+        // A rescan waits for those who write: a file that is not complete yet is no reason to believe that what it
+        // holds is gone.
+        self.due
+            .values()
+            .min()
+            .copied()
+            .or_else(|| self.rescan.then_some(now))
+    }
+
+    /// Takes out the order to compare all files, if nobody is writing.
+    pub(super) fn take_rescan(&mut self) -> bool {
+        self.due.is_empty() && std::mem::take(&mut self.rescan)
     }
 
     /// Forgets everything.

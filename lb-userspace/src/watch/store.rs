@@ -72,17 +72,38 @@ pub enum Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { file, problem, kept: true } => {
-                write!(f, "{file}, {problem}; fix the file: the last good version of it stays in force")
+            Self::Refused {
+                file,
+                problem,
+                kept: true,
+            } => {
+                write!(
+                    f,
+                    "{file}, {problem}; fix the file: the last good version of it stays in force"
+                )
             }
-            Self::Refused { file, problem, kept: false } => {
-                write!(f, "{file}, {problem}; fix the file: until then only its valid objects are in force")
+            Self::Refused {
+                file,
+                problem,
+                kept: false,
+            } => {
+                write!(
+                    f,
+                    "{file}, {problem}; fix the file: until then only its valid objects are in force"
+                )
             }
             Self::Unreadable { file, reason } => {
                 write!(f, "{file}: {reason}; the last good version of it stays in force")
             }
-            Self::Duplicate { object, used, ignored } => {
-                write!(f, "{ignored}: {object} stands in {used} as well, and that one is in force; remove one of them")
+            Self::Duplicate {
+                object,
+                used,
+                ignored,
+            } => {
+                write!(
+                    f,
+                    "{ignored}: {object} stands in {used} as well, and that one is in force; remove one of them"
+                )
             }
             Self::Note { file, note } => write!(f, "{file}, {note}"),
         }
@@ -128,17 +149,34 @@ impl Store {
         let name: Arc<str> = file.into();
         let was_good = self.files.get(&name).is_some_and(|file| file.was_good);
         let good = parsed.problems.is_empty();
-        let mut reports: Vec<_> = parsed.notes.into_iter().map(|note| Report::Note { file: name.clone(), note }).collect();
+        let mut reports: Vec<_> = parsed
+            .notes
+            .into_iter()
+            .map(|note| Report::Note {
+                file: name.clone(),
+                note,
+            })
+            .collect();
         reports.extend(parsed.problems.into_iter().map(|problem| Report::Refused {
             file: name.clone(),
             problem,
             kept: was_good,
         }));
         if !good && was_good {
-            return Outcome { events: Vec::new(), reports };
+            return Outcome {
+                events: Vec::new(),
+                reports,
+            };
         }
         let objects = parsed.objects.into_iter().enumerate().map(|(ordinal, located)| {
-            (Place { file: name.clone(), document: located.document, ordinal }, located.object)
+            (
+                Place {
+                    file: name.clone(),
+                    document: located.document,
+                    ordinal,
+                },
+                located.object,
+            )
         });
         let (file, events) = self.replace(&name, objects.collect(), good);
         reports.extend(self.duplicates(&name, &file.keys));
@@ -149,12 +187,20 @@ impl Store {
     /// A file is gone.
     pub fn delete(&mut self, file: &str) -> Outcome {
         let (_, events) = self.replace(&file.into(), Vec::new(), true);
-        Outcome { events, reports: Vec::new() }
+        Outcome {
+            events,
+            reports: Vec::new(),
+        }
     }
 
     /// Takes the file's former objects out and the new ones in, and tells what that changed. The caller puts the
     /// returned file back if it is still there.
-    fn replace(&mut self, name: &Arc<str>, objects: Vec<(Place, Object)>, was_good: bool) -> (File, Vec<Event>) {
+    fn replace(
+        &mut self,
+        name: &Arc<str>,
+        objects: Vec<(Place, Object)>,
+        was_good: bool,
+    ) -> (File, Vec<Event>) {
         let former = self.files.remove(name).unwrap_or_default();
         let keys: BTreeSet<ObjectKey> = objects.iter().map(|(_, object)| object.key()).collect();
         let touched: BTreeSet<&ObjectKey> = former.keys.union(&keys).collect();
@@ -165,7 +211,10 @@ impl Store {
             }
         }
         for (place, object) in objects {
-            self.objects.entry(object.key()).or_default().insert(place, object);
+            self.objects
+                .entry(object.key())
+                .or_default()
+                .insert(place, object);
         }
         let mut events = Vec::new();
         for (key, before) in touched.into_iter().zip(before) {
@@ -192,13 +241,26 @@ impl Store {
         keys: &'a BTreeSet<ObjectKey>,
     ) -> impl Iterator<Item = Report> + 'a {
         keys.iter().flat_map(move |key| {
-            let places: Vec<&Place> = self.objects.get(key).into_iter().flat_map(BTreeMap::keys).collect();
+            let places: Vec<&Place> = self
+                .objects
+                .get(key)
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .collect();
             let of_file = places.first().is_some_and(|first| first.file == *file);
             let used = places.first().copied().cloned();
-            let ignored: Vec<Place> =
-                places.into_iter().skip(1).filter(|place| of_file || place.file == *file).cloned().collect();
+            let ignored: Vec<Place> = places
+                .into_iter()
+                .skip(1)
+                .filter(|place| of_file || place.file == *file)
+                .cloned()
+                .collect();
             ignored.into_iter().filter_map(move |ignored| {
-                Some(Report::Duplicate { object: key.clone(), used: used.clone()?, ignored })
+                Some(Report::Duplicate {
+                    object: key.clone(),
+                    used: used.clone()?,
+                    ignored,
+                })
             })
         })
     }

@@ -75,12 +75,16 @@ impl Apt {
         if !is_root()? {
             bail!("installing Debian packages needs root: run `cargo xtask setup` once as root");
         }
-        retry(|| {
+        let result = retry(|| {
             let options = ["-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300"];
             run(Command::new("apt-get")
                 .args(["--quiet", "--quiet", "update"])
                 .args(options))
-        })?;
+        });
+        if let Err(error) = result {
+            // One of somebody's other repositories may be away for good; what is needed may be listed all the same.
+            eprintln!("{error:#}; going on with the package lists that are there");
+        }
         self.lists_are_fresh = true;
         Ok(())
     }

@@ -12,8 +12,8 @@ use lb_build::{Compiler, Error, Host, Origin, Toolchain};
 
 use super::{
     apt::Apt,
-    packages::{COMPILER, LINKER_BUILD, find_program, llvm_development},
-    tools::cargo_install,
+    packages::{COMPILER, COMPILER_CLIPPY, LINKER_BUILD, find_program, llvm_development},
+    tools::{cargo_install, component},
 };
 
 /// The series of bpf-linker that Fairlead is built with.
@@ -41,6 +41,24 @@ pub(crate) fn install(apt: &mut Option<Apt>) -> Result<Toolchain> {
         install_linker(&compiler, apt)?;
     }
     lb_build::find(&Host).context("the eBPF toolchain was installed and still cannot be used")
+}
+
+/// Whether the compiler of the kernel programs lacks its linter.
+pub(crate) fn lacks_clippy() -> bool {
+    !lb_build::find(&Host).is_ok_and(|toolchain| toolchain.compiler.clippy().is_file())
+}
+
+/// Installs the linter that goes with the compiler of the kernel programs.
+pub(crate) fn install_clippy(apt: &mut Option<Apt>) -> Result<()> {
+    let Compiler { origin, rustc, .. } = lb_build::find(&Host)?.compiler;
+    match (origin, apt) {
+        (Origin::Distribution, Some(apt)) => apt.install(&[COMPILER_CLIPPY.to_owned()].into()),
+        (Origin::RustupNightly, _) => component("clippy", Some("nightly")),
+        _ => bail!(
+            "put the cargo-clippy and clippy-driver that go with {} beside it",
+            rustc.display()
+        ),
+    }
 }
 
 /// Whether cargo alone can install what is missing: only the linker, and its LLVM is here.

@@ -10,40 +10,74 @@ use std::{collections::BTreeSet, path::Path};
 use anyhow::{Context as _, Result, bail};
 use lb_build::{Error, Host, Toolchain};
 
-pub(crate) use self::tools::Tool;
 use self::{
     apt::Apt,
     packages::{COMPILER, LAB, Package},
+    tools::Tool,
 };
 
-/// What a step needs. Every step needs the eBPF toolchain.
+/// What a step needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
+    /// The compiler and the linker of the kernel programs.
+    pub(crate) toolchain: bool,
     /// The programs that the lab runs.
     pub(crate) lab: bool,
+    /// The linter of the kernel programs' compiler.
+    pub(crate) kernel_clippy: bool,
     /// Subcommands of cargo.
     pub(crate) tools: &'static [Tool],
 }
 
 impl Wanted {
+    const NOTHING: Self = Self {
+        toolchain: false,
+        lab: false,
+        kernel_clippy: false,
+        tools: &[],
+    };
     /// What `setup` alone installs: all that a developer's day needs.
     pub(crate) const DEVELOPMENT: Self = Self {
+        toolchain: true,
         lab: true,
         tools: &[Tool::Nextest, Tool::Rustfmt, Tool::Clippy],
+        ..Self::NOTHING
     };
     /// What the demo needs.
     pub(crate) const DEMO: Self = Self {
+        toolchain: true,
         lab: true,
-        tools: &[],
+        ..Self::NOTHING
     };
     /// What the tests need.
     pub(crate) const TEST: Self = Self {
+        toolchain: true,
         lab: true,
         tools: &[Tool::Nextest],
+        ..Self::NOTHING
+    };
+    /// What formatting needs.
+    pub(crate) const FMT: Self = Self {
+        tools: &[Tool::Rustfmt],
+        ..Self::NOTHING
+    };
+    /// What the lints need.
+    pub(crate) const LINT: Self = Self {
+        toolchain: true,
+        kernel_clippy: true,
+        tools: &[Tool::Clippy],
+        ..Self::NOTHING
+    };
+    /// What the check of dependencies needs.
+    pub(crate) const DENY: Self = Self {
+        tools: &[Tool::Deny],
+        ..Self::NOTHING
     };
     /// What CI needs.
     pub(crate) const CI: Self = Self {
+        toolchain: true,
         lab: true,
+        kernel_clippy: true,
         tools: &[Tool::Nextest, Tool::Rustfmt, Tool::Clippy, Tool::Deny],
     };
 }
@@ -53,15 +87,16 @@ impl Wanted {
 struct Missing {
     packages: Vec<&'static Package>,
     toolchain: Option<Error>,
+    kernel_clippy: bool,
     tools: Vec<Tool>,
 }
 
 impl Missing {
     fn find(wanted: Wanted) -> Result<Self> {
-        let toolchain = match lb_build::find(&Host) {
-            Ok(_) => None,
-            Err(error) if error.is_missing_toolchain() => Some(error),
-            Err(error) => return Err(error.into()),
+        let toolchain = match wanted.toolchain.then(|| lb_build::find(&Host)) {
+            None | Some(Ok(_)) => None,
+            Some(Err(error)) if error.is_missing_toolchain() => Some(error),
+            Some(Err(error)) => return Err(error.into()),
         };
         Ok(Self {
             packages: if wanted.lab {
@@ -70,6 +105,7 @@ impl Missing {
                 Vec::new()
             },
             toolchain,
+            kernel_clippy: wanted.kernel_clippy && ebpf::lacks_clippy(),
             tools: wanted
                 .tools
                 .iter()
@@ -80,7 +116,7 @@ impl Missing {
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.toolchain.is_none() && self.tools.is_empty()
+        self.packages.is_empty() && self.toolchain.is_none() && !self.kernel_clippy && self.tools.is_empty()
     }
 
     /// One line for each thing that will be installed.
@@ -100,8 +136,12 @@ impl Missing {
                     .to_owned(),
             ],
         });
+        let clippy = self
+            .kernel_clippy
+            .then(|| "clippy for the compiler of the kernel programs".to_owned());
         packages
             .chain(toolchain)
+            .chain(clippy)
             .chain(self.tools.iter().map(Tool::to_string))
             .collect()
     }
@@ -113,7 +153,15 @@ pub(crate) fn setup(wanted: Wanted) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("setup will install:");
+    let mut apt = Apt::find();
+    eprintln!(
+        "{}",
+        if apt.is_some() {
+            "setup will install:"
+        } else {
+            "missing:"
+        }
+    );
     for line in missing.lines() {
         eprintln!("  - {line}");
     }
@@ -121,10 +169,12 @@ pub(crate) fn setup(wanted: Wanted) -> Result<()> {
         eprintln!("because there is {error}");
     }
 
-    let mut apt = Apt::find();
     install_packages(&missing, apt.as_mut())?;
     if missing.toolchain.is_some() {
         ebpf::install(&mut apt)?;
+    }
+    if missing.kernel_clippy {
+        ebpf::install_clippy(&mut apt)?;
     }
     for tool in &missing.tools {
         tool.install().with_context(|| format!("cannot install {tool}"))?;

@@ -78,6 +78,9 @@ pub(crate) const LAB: [Package; 15] = [
 /// The eBPF compiler with its cargo and the source of `core`. Taken when no other compiler fits.
 pub(crate) const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
+/// The linter that goes with [`COMPILER`].
+pub(crate) const COMPILER_CLIPPY: &str = "rust-web-clippy";
+
 /// What building bpf-linker needs besides LLVM: a C compiler (its LLVM bindings hold some C) and the C library.
 pub(crate) const LINKER_BUILD: [&str; 2] = ["gcc", "libc6-dev"];
 

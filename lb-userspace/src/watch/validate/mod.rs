@@ -33,7 +33,10 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { field: field.into(), message: message.into() });
+        self.0.push(Fault {
+            field: field.into(),
+            message: message.into(),
+        });
     }
 
     /// Checks a text that must be one of a few words.
@@ -41,7 +44,10 @@ impl Faults {
         if let Some(value) = value
             && !words.contains(&value)
         {
-            self.add(field, format!("{value:?} is not known; write {}", words.join(" or ")));
+            self.add(
+                field,
+                format!("{value:?} is not known; write {}", words.join(" or ")),
+            );
         }
     }
 
@@ -63,7 +69,10 @@ impl Faults {
     /// Reads a port number; 0 stands for a missing one as well.
     fn port(&mut self, field: impl Display, number: i32) {
         if !(1..=65535).contains(&number) {
-            self.add(field.to_string(), format!("{number} is no port number (or it is missing); write 1 to 65535"));
+            self.add(
+                field.to_string(),
+                format!("{number} is no port number (or it is missing); write 1 to 65535"),
+            );
         }
     }
 
@@ -72,7 +81,10 @@ impl Faults {
         let protocol = Protocol::from_name(text);
         if protocol.is_none() {
             let text = text.unwrap_or_default();
-            self.add(field.to_string(), format!("{text:?} is not known; write TCP, UDP or SCTP"));
+            self.add(
+                field.to_string(),
+                format!("{text:?} is not known; write TCP, UDP or SCTP"),
+            );
         }
         protocol
     }
@@ -83,9 +95,15 @@ impl Faults {
         for (i, name) in names.enumerate() {
             let name = name.unwrap_or_default();
             if !name.is_empty() && !is_label(name) {
-                self.add(format!("{path}[{i}].name"), format!("{name:?} is no port name; {LABEL_RULE}"));
+                self.add(
+                    format!("{path}[{i}].name"),
+                    format!("{name:?} is no port name; {LABEL_RULE}"),
+                );
             } else if !seen.insert(name) {
-                self.add(format!("{path}[{i}].name"), format!("{name:?} stands twice; give each port a name of its own"));
+                self.add(
+                    format!("{path}[{i}].name"),
+                    format!("{name:?} stands twice; give each port a name of its own"),
+                );
             }
         }
     }
@@ -97,10 +115,16 @@ impl Faults {
             Some(name) if !is_name(name) => self.add("metadata.name", format!("{name:?} is no name; {rule}")),
             Some(_) => {}
         }
-        let namespace = metadata.namespace.take().filter(|namespace| !namespace.is_empty());
+        let namespace = metadata
+            .namespace
+            .take()
+            .filter(|namespace| !namespace.is_empty());
         let namespace = namespace.unwrap_or_else(|| "default".into());
         if !is_label(&namespace) {
-            self.add("metadata.namespace", format!("{namespace:?} is no namespace; {LABEL_RULE}"));
+            self.add(
+                "metadata.namespace",
+                format!("{namespace:?} is no namespace; {LABEL_RULE}"),
+            );
         }
         metadata.namespace = Some(namespace);
         metadata.managed_fields = None;
@@ -134,7 +158,9 @@ fn is_subdomain(text: &str) -> bool {
 fn special_use(ip: IpAddr) -> Option<String> {
     let what = match ip {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            return Some(format!("{ip} is an IPv4 address in IPv6 clothes; write it as IPv4"));
+            return Some(format!(
+                "{ip} is an IPv4 address in IPv6 clothes; write it as IPv4"
+            ));
         }
         _ if ip.is_unspecified() => "the unspecified address",
         _ if ip.is_loopback() => "a loopback address",
@@ -144,5 +170,7 @@ fn special_use(ip: IpAddr) -> Option<String> {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
         _ => return None,
     };
-    Some(format!("{ip} is {what}; write an address that other nodes can reach"))
+    Some(format!(
+        "{ip} is {what}; write an address that other nodes can reach"
+    ))
 }

@@ -24,9 +24,21 @@ pub(in crate::watch) fn service(service: &mut Service) -> Vec<Fault> {
     };
     let types = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
     faults.one_of("spec.type", spec.type_.as_deref(), &types);
-    faults.one_of("spec.sessionAffinity", spec.session_affinity.as_deref(), &["None", "ClientIP"]);
-    faults.one_of("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), &["Cluster", "Local"]);
-    faults.one_of("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref(), &["Cluster", "Local"]);
+    faults.one_of(
+        "spec.sessionAffinity",
+        spec.session_affinity.as_deref(),
+        &["None", "ClientIP"],
+    );
+    faults.one_of(
+        "spec.internalTrafficPolicy",
+        spec.internal_traffic_policy.as_deref(),
+        &["Cluster", "Local"],
+    );
+    faults.one_of(
+        "spec.externalTrafficPolicy",
+        spec.external_traffic_policy.as_deref(),
+        &["Cluster", "Local"],
+    );
     let external_name = spec.type_.as_deref() == Some("ExternalName");
     if !external_name {
         let headless = cluster_ips(&mut faults, spec);
@@ -35,13 +47,21 @@ pub(in crate::watch) fn service(service: &mut Service) -> Vec<Fault> {
     for (i, text) in spec.external_ips.iter().flatten().enumerate() {
         faults.address(format_args!("spec.externalIPs[{i}]"), text);
     }
-    let ingress = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| l.ingress.iter().flatten());
+    let ingress = service
+        .status
+        .iter()
+        .filter_map(|s| s.load_balancer.as_ref())
+        .flat_map(|l| l.ingress.iter().flatten());
     for (i, ingress) in ingress.enumerate() {
         let path = format!("status.loadBalancer.ingress[{i}]");
         if let Some(text) = &ingress.ip {
             faults.address(format_args!("{path}.ip"), text);
         }
-        faults.one_of(format!("{path}.ipMode"), ingress.ip_mode.as_deref(), &["VIP", "Proxy"]);
+        faults.one_of(
+            format!("{path}.ipMode"),
+            ingress.ip_mode.as_deref(),
+            &["VIP", "Proxy"],
+        );
     }
     faults.0
 }
@@ -50,8 +70,18 @@ pub(in crate::watch) fn service(service: &mut Service) -> Vec<Fault> {
 /// Kubernetes would hand to a proxy always has one, so one without is not served half (by its node ports alone) but
 /// refused. Returns whether the Service is headless.
 fn cluster_ips(faults: &mut Faults, spec: &mut ServiceSpec) -> bool {
-    let all: Vec<String> = spec.cluster_ips.iter().flatten().filter(|ip| !ip.is_empty()).cloned().collect();
-    let first = spec.cluster_ip.take().filter(|ip| !ip.is_empty()).or_else(|| all.first().cloned());
+    let all: Vec<String> = spec
+        .cluster_ips
+        .iter()
+        .flatten()
+        .filter(|ip| !ip.is_empty())
+        .cloned()
+        .collect();
+    let first = spec
+        .cluster_ip
+        .take()
+        .filter(|ip| !ip.is_empty())
+        .or_else(|| all.first().cloned());
     spec.cluster_ip.clone_from(&first);
     let Some(first) = first else {
         faults.add(
@@ -62,7 +92,10 @@ fn cluster_ips(faults: &mut Faults, spec: &mut ServiceSpec) -> bool {
         return false;
     };
     if all.first().is_some_and(|ip| *ip != first) {
-        faults.add("spec.clusterIPs[0]", format!("is {}, but spec.clusterIP is {first}; write the same", all[0]));
+        faults.add(
+            "spec.clusterIPs[0]",
+            format!("is {}, but spec.clusterIP is {first}; write the same", all[0]),
+        );
     }
     if first == "None" {
         return true;
@@ -78,7 +111,10 @@ fn cluster_ips(faults: &mut Faults, spec: &mut ServiceSpec) -> bool {
         .collect();
     let families: BTreeSet<_> = parsed.iter().flatten().map(|ip| Family::of(*ip)).collect();
     if parsed.len() > 2 || (parsed.iter().all(Option::is_some) && families.len() != parsed.len()) {
-        faults.add("spec.clusterIPs", "a Service has at most one address of each family; leave the others out");
+        faults.add(
+            "spec.clusterIPs",
+            "a Service has at most one address of each family; leave the others out",
+        );
     }
     false
 }
@@ -90,8 +126,15 @@ fn ports(faults: &mut Faults, spec: &ServiceSpec, headless: bool) {
     }
     faults.port_names("spec.ports", ports.iter().map(|port| port.name.as_deref()));
     if ports.len() > 1 {
-        for (i, _) in ports.iter().enumerate().filter(|(_, port)| port.name.as_deref().unwrap_or("").is_empty()) {
-            faults.add(format!("spec.ports[{i}].name"), "missing; where there are several ports each needs a name");
+        for (i, _) in ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| port.name.as_deref().unwrap_or("").is_empty())
+        {
+            faults.add(
+                format!("spec.ports[{i}].name"),
+                "missing; where there are several ports each needs a name",
+            );
         }
     }
     let mut taken: BTreeSet<(i32, Protocol)> = BTreeSet::new();
@@ -106,12 +149,18 @@ fn ports(faults: &mut Faults, spec: &ServiceSpec, headless: bool) {
         node_port(faults, &path, spec, port);
         let Some(protocol) = protocol else { continue };
         if !taken.insert((port.port, protocol)) {
-            faults.add(format!("{path}.port"), format!("{}/{protocol} stands twice; leave one out", port.port));
+            faults.add(
+                format!("{path}.port"),
+                format!("{}/{protocol} stands twice; leave one out", port.port),
+            );
         }
         if let Some(number) = port.node_port.filter(|number| *number != 0)
             && !node_ports.insert((number, protocol))
         {
-            faults.add(format!("{path}.nodePort"), format!("{number}/{protocol} stands twice; choose another"));
+            faults.add(
+                format!("{path}.nodePort"),
+                format!("{number}/{protocol} stands twice; choose another"),
+            );
         }
     }
 }
@@ -127,7 +176,10 @@ fn node_port(faults: &mut Faults, path: &str, spec: &ServiceSpec, port: &Service
             );
         }
     } else if kind == "ClusterIP" {
-        faults.add(format!("{path}.nodePort"), "a Service of type ClusterIP has none; write type: NodePort");
+        faults.add(
+            format!("{path}.nodePort"),
+            "a Service of type ClusterIP has none; write type: NodePort",
+        );
     } else if !NODE_PORTS.contains(&number) {
         let (least, most) = NODE_PORTS.into_inner();
         faults.add(

@@ -18,13 +18,19 @@ pub(in crate::watch) fn slice(slice: &mut EndpointSlice) -> Vec<Fault> {
             None
         }
         other => {
-            faults.add("addressType", format!("{other:?} is not known; write IPv4 or IPv6"));
+            faults.add(
+                "addressType",
+                format!("{other:?} is not known; write IPv4 or IPv6"),
+            );
             None
         }
     };
     for (i, endpoint) in slice.endpoints.iter().enumerate() {
         if endpoint.addresses.is_empty() {
-            faults.add(format!("endpoints[{i}].addresses"), "missing; an endpoint needs an address");
+            faults.add(
+                format!("endpoints[{i}].addresses"),
+                "missing; an endpoint needs an address",
+            );
         }
         let Some(family) = family else { continue };
         for (j, text) in endpoint.addresses.iter().enumerate() {
@@ -33,7 +39,10 @@ pub(in crate::watch) fn slice(slice: &mut EndpointSlice) -> Vec<Fault> {
                 && Family::of(ip) != family
             {
                 let found = Family::of(ip);
-                faults.add(field, format!("{ip} is {found}, but addressType is {family}; use a slice of its own"));
+                faults.add(
+                    field,
+                    format!("{ip} is {found}, but addressType is {family}; use a slice of its own"),
+                );
             }
         }
     }
@@ -52,9 +61,15 @@ pub(in crate::watch) fn slice(slice: &mut EndpointSlice) -> Vec<Fault> {
 pub(in crate::watch) fn unused_slice(slice: &EndpointSlice) -> Option<String> {
     let name = slice.metadata.name.as_deref().unwrap_or_default();
     if slice.address_type == "FQDN" {
-        return Some(format!("EndpointSlice {name} is not used: its addressType is FQDN, not IPv4 or IPv6"));
+        return Some(format!(
+            "EndpointSlice {name} is not used: its addressType is FQDN, not IPv4 or IPv6"
+        ));
     }
-    let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+    let label = slice
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(SERVICE_NAME_LABEL));
     label.is_none().then(|| {
         format!("EndpointSlice {name} belongs to no Service; name one in the label {SERVICE_NAME_LABEL}")
     })

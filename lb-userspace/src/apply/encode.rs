@@ -1,0 +1,83 @@
+//! Between the plan's values and the maps'.
+
+use lb_common::abi::{
+    Address, Backend, BackendFlags, Either, FrontendKey, FrontendKind, port_from_wire, port_to_wire, to_ip,
+};
+
+use crate::plan::{BackendSlot, FrontendAddr, Protocol, SnapshotBackend, SnapshotFrontend};
+
+/// The key of a frontend whose address is `addr`.
+pub(super) fn frontend_key<A>(addr: A, frontend: &FrontendAddr) -> FrontendKey<A> {
+    FrontendKey::new(addr, port_to_wire(frontend.port), frontend.protocol.number())
+}
+
+/// A backend in use.
+pub(super) fn backend<A>(
+    addr: A,
+    (port, protocol): (u16, Protocol),
+    generation: u32,
+    local: bool,
+) -> Backend<A> {
+    let local = if local { BackendFlags::LOCAL } else { 0 };
+    Backend {
+        addr,
+        generation,
+        port: port_to_wire(port),
+        flags: BackendFlags::IN_USE | local,
+        proto: protocol.number(),
+    }
+}
+
+/// A free slot, of which only the generation means something.
+pub(super) fn free_backend<A: Address>(generation: u32) -> Backend<A> {
+    Backend {
+        addr: A::UNSPECIFIED,
+        generation,
+        port: 0,
+        flags: 0,
+        proto: 0,
+    }
+}
+
+/// The frontend of a key; none if its protocol is none that services have.
+pub(super) fn decode_frontend<A>(
+    key: FrontendKey<A>,
+    either: impl FnOnce(A) -> Either,
+) -> Option<FrontendAddr> {
+    Some(FrontendAddr {
+        addr: to_ip(either(key.addr)),
+        port: port_from_wire(key.port),
+        protocol: Protocol::from_number(key.proto)?,
+    })
+}
+
+/// What a frontend leads to.
+pub(super) fn decode_frontend_value(value: lb_common::abi::Frontend) -> SnapshotFrontend {
+    SnapshotFrontend {
+        service: value.service,
+        kind: FrontendKind::from_number(value.kind),
+    }
+}
+
+/// A backend as read; none if its slot was never used.
+pub(super) fn decode_backend<A: Address>(
+    value: Backend<A>,
+    either: impl FnOnce(A) -> Either,
+) -> Option<SnapshotBackend> {
+    if value.generation == 0 && value.flags == 0 {
+        return None;
+    }
+    let protocol = Protocol::from_number(value.proto);
+    Some(match protocol {
+        Some(protocol) if value.flags & BackendFlags::IN_USE != 0 => SnapshotBackend::InUse(BackendSlot {
+            addr: to_ip(either(value.addr)),
+            port: port_from_wire(value.port),
+            protocol,
+            generation: value.generation,
+            local: value.is_local(),
+        }),
+        _ => SnapshotBackend::Free {
+            generation: value.generation,
+        },
+    })
+}

@@ -1,0 +1,257 @@
+//! Carries out plans on the kernel's maps.
+
+mod encode;
+mod snapshot;
+
+use std::io;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use lb_common::{
+    abi::{Backend, Either, Frontend, FrontendKey, Service, from_ip, map},
+    verdict::Reason,
+};
+use thiserror::Error;
+
+use self::encode::{backend, free_backend, frontend_key};
+use crate::{
+    plan::{Dataplane, Family, Op},
+    sys::MappedArray,
+};
+
+type V4 = u32;
+type V6 = [u32; 4];
+
+/// Why a map operation failed.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// The object has no such map, or one of another kind.
+    #[error(
+        "the object has no map {name} of the kind that this agent writes: it does not belong to this binary"
+    )]
+    NoMap {
+        /// Name of the map.
+        name: &'static str,
+    },
+    /// A map could not be mapped into memory.
+    #[error("map {name} into memory: {source}")]
+    Mmap {
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("{action} map {name}: {source}")]
+    Map {
+        /// "write" or "read".
+        action: &'static str,
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// An index beyond the map: a defect of the planner.
+    #[error("map {name} has no element {index}")]
+    NoElement {
+        /// Name of the map.
+        name: &'static str,
+        /// The index.
+        index: u32,
+    },
+}
+
+/// The maps that the agent fills.
+pub struct KernelMaps {
+    frontends4: HashMap<MapData, FrontendKey<V4>, Frontend>,
+    frontends6: HashMap<MapData, FrontendKey<V6>, Frontend>,
+    backends4: Array<MapData, Backend<V4>>,
+    backends6: Array<MapData, Backend<V6>>,
+    services: MappedArray<u64>,
+    slots: MappedArray<u32>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl KernelMaps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`] names the map that is missing or cannot be mapped.
+    pub fn new(bpf: &mut Ebpf) -> Result<Self, ApplyError> {
+        let services = take(bpf, map::SERVICES)?;
+        let slots = take(bpf, map::MAGLEV)?;
+        Ok(Self {
+            frontends4: typed(take(bpf, map::FRONTENDS4)?, map::FRONTENDS4)?,
+            frontends6: typed(take(bpf, map::FRONTENDS6)?, map::FRONTENDS6)?,
+            backends4: typed(take(bpf, map::BACKENDS4)?, map::BACKENDS4)?,
+            backends6: typed(take(bpf, map::BACKENDS6)?, map::BACKENDS6)?,
+            services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
+            slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
+            counters: typed(take(bpf, map::COUNTERS)?, map::COUNTERS)?,
+        })
+    }
+
+    /// How often each reason was counted, over all CPUs; reasons that never happened are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, ApplyError> {
+        read_counters(&self.counters)
+    }
+}
+
+/// How often each reason was counted, over all CPUs; reasons that never happened are left out.
+///
+/// # Errors
+///
+/// If the map cannot be read.
+pub fn read_counters<T: std::borrow::Borrow<MapData>>(
+    counters: &PerCpuArray<T, u64>,
+) -> Result<Vec<(Reason, u64)>, ApplyError> {
+    let mut counted = Vec::new();
+    for reason in Reason::ALL {
+        let values = counters
+            .get(&(*reason as u32), 0)
+            .map_err(|source| ApplyError::Map {
+                action: "read",
+                name: map::COUNTERS,
+                source,
+            })?;
+        let total = values.iter().sum();
+        if total > 0 {
+            counted.push((*reason, total));
+        }
+    }
+    Ok(counted)
+}
+
+fn take(bpf: &mut Ebpf, name: &'static str) -> Result<Map, ApplyError> {
+    bpf.take_map(name).ok_or(ApplyError::NoMap { name })
+}
+
+fn typed<T: TryFrom<Map>>(map: Map, name: &'static str) -> Result<T, ApplyError> {
+    T::try_from(map).map_err(|_| ApplyError::NoMap { name })
+}
+
+/// All elements of an array map whose elements hold `each` values of `T`.
+fn mapped<E: aya::Pod, T: crate::sys::Shared>(
+    map: Map,
+    name: &'static str,
+    each: usize,
+) -> Result<MappedArray<T>, ApplyError> {
+    let Map::Array(data) = map else {
+        return Err(ApplyError::NoMap { name });
+    };
+    debug_assert_eq!(size_of::<E>(), each * size_of::<T>());
+    let entries = data
+        .info()
+        .map_err(|source| ApplyError::Map {
+            action: "read",
+            name,
+            source,
+        })?
+        .max_entries() as usize;
+    MappedArray::new(data.fd(), entries * each).map_err(|source| ApplyError::Mmap { name, source })
+}
+
+/// The error of a map call.
+fn failed(action: &'static str, name: &'static str) -> impl FnOnce(MapError) -> ApplyError {
+    move |source| ApplyError::Map { action, name, source }
+}
+
+impl Dataplane for KernelMaps {
+    type Error = ApplyError;
+
+    fn apply(&mut self, op: &Op) -> Result<(), ApplyError> {
+        match op {
+            Op::PutBackend { index, slot } => {
+                let port = (slot.port, slot.protocol);
+                match from_ip(slot.addr) {
+                    Either::V4(addr) => self
+                        .backends4
+                        .set(*index, backend(addr, port, slot.generation, slot.local), 0)
+                        .map_err(failed("write", map::BACKENDS4)),
+                    Either::V6(addr) => self
+                        .backends6
+                        .set(*index, backend(addr, port, slot.generation, slot.local), 0)
+                        .map_err(failed("write", map::BACKENDS6)),
+                }
+            }
+            Op::FreeBackend {
+                family: Family::V4,
+                index,
+                generation,
+            } => self
+                .backends4
+                .set(*index, free_backend::<V4>(*generation), 0)
+                .map_err(failed("write", map::BACKENDS4)),
+            Op::FreeBackend {
+                family: Family::V6,
+                index,
+                generation,
+            } => self
+                .backends6
+                .set(*index, free_backend::<V6>(*generation), 0)
+                .map_err(failed("write", map::BACKENDS6)),
+            Op::WriteTable { offset, slots } => {
+                for (slot, backend) in (*offset..).zip(slots) {
+                    self.slots.set(slot, *backend).ok_or(ApplyError::NoElement {
+                        name: map::MAGLEV,
+                        index: slot,
+                    })?;
+                }
+                Ok(())
+            }
+            Op::PutService { id, table } => self.services.set(*id, table.0).ok_or(ApplyError::NoElement {
+                name: map::SERVICES,
+                index: *id,
+            }),
+            Op::PutFrontend {
+                frontend,
+                service,
+                kind,
+            } => {
+                let value = Frontend::new(*service, *kind);
+                match from_ip(frontend.addr) {
+                    Either::V4(addr) => self
+                        .frontends4
+                        .insert(frontend_key(addr, frontend), value, 0)
+                        .map_err(failed("write", map::FRONTENDS4)),
+                    Either::V6(addr) => self
+                        .frontends6
+                        .insert(frontend_key(addr, frontend), value, 0)
+                        .map_err(failed("write", map::FRONTENDS6)),
+                }
+            }
+            Op::DeleteFrontend { frontend } => {
+                let (removed, name) = match from_ip(frontend.addr) {
+                    Either::V4(addr) => (
+                        self.frontends4.remove(&frontend_key(addr, frontend)),
+                        map::FRONTENDS4,
+                    ),
+                    Either::V6(addr) => (
+                        self.frontends6.remove(&frontend_key(addr, frontend)),
+                        map::FRONTENDS6,
+                    ),
+                };
+                match removed {
+                    Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+                    Err(MapError::SyscallError(error))
+                        if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+                    {
+                        Ok(())
+                    }
+                    Err(source) => Err(ApplyError::Map {
+                        action: "write",
+                        name,
+                        source,
+                    }),
+                }
+            }
+        }
+    }
+}

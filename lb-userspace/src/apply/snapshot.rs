@@ -1,0 +1,68 @@
+//! Reads back what the maps hold, for an agent that starts over a dataplane that runs.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{Either, TableRef, map};
+
+use super::{
+    ApplyError, KernelMaps,
+    encode::{decode_backend, decode_frontend, decode_frontend_value},
+    failed,
+};
+use crate::plan::{Family, Snapshot};
+
+impl KernelMaps {
+    /// What the maps hold.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, ApplyError> {
+        let mut snapshot = Snapshot::default();
+        for entry in self.frontends4.iter() {
+            let (key, value) = entry.map_err(failed("read", map::FRONTENDS4))?;
+            if let Some(frontend) = decode_frontend(key, Either::V4) {
+                snapshot.frontends.insert(frontend, decode_frontend_value(value));
+            }
+        }
+        for entry in self.frontends6.iter() {
+            let (key, value) = entry.map_err(failed("read", map::FRONTENDS6))?;
+            if let Some(frontend) = decode_frontend(key, Either::V6) {
+                snapshot.frontends.insert(frontend, decode_frontend_value(value));
+            }
+        }
+        for (index, entry) in (0..).zip(self.backends4.iter()) {
+            let value = entry.map_err(failed("read", map::BACKENDS4))?;
+            if let Some(backend) = decode_backend(value, Either::V4) {
+                snapshot.backends.insert((Family::V4, index), backend);
+            }
+        }
+        for (index, entry) in (0..).zip(self.backends6.iter()) {
+            let value = entry.map_err(failed("read", map::BACKENDS6))?;
+            if let Some(backend) = decode_backend(value, Either::V6) {
+                snapshot.backends.insert((Family::V6, index), backend);
+            }
+        }
+        self.read_services(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    /// The services that frontends name, with their tables.
+    fn read_services(&self, snapshot: &mut Snapshot) {
+        let mut services = BTreeMap::new();
+        for frontend in snapshot.frontends.values() {
+            if let Some(word) = self.services.get(frontend.service) {
+                services.insert(frontend.service, TableRef(word));
+            }
+        }
+        for (id, table) in &services {
+            let slots: Option<Vec<u32>> = (table.offset()..table.offset().saturating_add(table.size()))
+                .map(|slot| self.slots.get(slot))
+                .collect();
+            if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {
+                snapshot.tables.insert(*id, slots);
+            }
+        }
+        snapshot.services = services;
+    }
+}

@@ -1,0 +1,202 @@
+//! Links that are pinned: made, taken over, replaced.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::ProgramFd;
+
+use super::AttachError;
+use crate::sys::{self, AttachType, LinkInfo, Target};
+
+/// What became of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// There was no link.
+    Created,
+    /// The link that was pinned runs the new program now.
+    Updated,
+    /// The link that was pinned had lost its device or cgroup, or belonged to another one.
+    Replaced,
+}
+
+/// A device that is attached to by pinned links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceLink {
+    /// Name of the device when it was attached to.
+    pub device: String,
+    /// "ingress" or "egress".
+    pub direction: &'static str,
+    /// What the kernel tells of the link, if it could be opened.
+    pub info: Option<LinkInfo>,
+}
+
+fn direction(attach_type: AttachType) -> &'static str {
+    if attach_type == AttachType::TcxEgress {
+        "egress"
+    } else {
+        "ingress"
+    }
+}
+
+/// Where the link of a device is pinned. Device names hold no slash (kernel: `dev_valid_name`), but may hold dots,
+/// which bpffs does not take in names.
+pub(super) fn device_pin(links: &Path, device: &str, attach_type: AttachType) -> PathBuf {
+    links.join(format!("tc-{}-{}", escape(device), direction(attach_type)))
+}
+
+/// bpffs refuses names with a dot (`bpf_lookup` in the kernel's `kernel/bpf/inode.c`): a dot becomes `%2e`, and a percent sign `%25`.
+fn escape(device: &str) -> String {
+    device.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescape(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
+}
+
+/// The devices that links in `links` were made for, by the names of the pins.
+pub fn list_devices(links: &Path) -> Vec<DeviceLink> {
+    let Ok(entries) = fs::read_dir(links) else {
+        return Vec::new();
+    };
+    let mut found: Vec<DeviceLink> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let rest = name.strip_prefix("tc-")?;
+            let (device, direction) = match rest.strip_suffix("-ingress") {
+                Some(device) => (device, "ingress"),
+                None => (rest.strip_suffix("-egress")?, "egress"),
+            };
+            let info = sys::open_pinned(&entry.path())
+                .and_then(|link| sys::link_info(link.as_fd()))
+                .ok();
+            Some(DeviceLink {
+                device: unescape(device),
+                direction,
+                info,
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| (&a.device, a.direction).cmp(&(&b.device, b.direction)));
+    found
+}
+
+/// Attaches `program` by the link pinned at `path`: the one that is there if it hangs on the same target, else a new
+/// one.
+pub(super) fn attach_pinned(
+    program: &ProgramFd,
+    name: &'static str,
+    target: Target<'_>,
+    attach_type: AttachType,
+    path: &Path,
+    shown_target: &str,
+) -> Result<Outcome, AttachError> {
+    let refused = |source: io::Error| AttachError::from_kernel(name, target, shown_target, source);
+    let mut outcome = Outcome::Created;
+    match sys::open_pinned(path) {
+        Ok(link) => {
+            let info = sys::link_info(link.as_fd()).map_err(refused)?;
+            if hangs_on(&info, target) {
+                match sys::link_update(link.as_fd(), program.as_fd()) {
+                    Ok(()) => return Ok(Outcome::Updated),
+                    // The target went away between the two calls.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                    Err(error) => return Err(refused(error)),
+                }
+            }
+            outcome = Outcome::Replaced;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => {
+            return Err(AttachError::Pin {
+                action: "open the link",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    }
+    let link = sys::link_create(program.as_fd(), target, attach_type).map_err(refused)?;
+    // The new link is attached by now: the old one may go.
+    unpin(path)?;
+    sys::pin(link.as_fd(), path).map_err(|source| AttachError::Pin {
+        action: "pin the link at",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(outcome)
+}
+
+/// Whether a link is attached to that target, and not to an earlier one of the same name.
+fn hangs_on(info: &LinkInfo, target: Target<'_>) -> bool {
+    match target {
+        Target::Device(ifindex) => info.ifindex == ifindex,
+        Target::Cgroup(folder) => cgroup_id(folder).is_ok_and(|id| info.cgroup_id == id),
+    }
+}
+
+/// The identifier of a cgroup is the inode number of its folder.
+fn cgroup_id(folder: BorrowedFd<'_>) -> io::Result<u64> {
+    let file = fs::File::from(folder.try_clone_to_owned()?);
+    Ok(file.metadata()?.ino())
+}
+
+/// Removes a pin, if it is there.
+pub(super) fn unpin(path: &Path) -> Result<(), AttachError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(AttachError::Pin {
+            action: "remove the pin",
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl AttachError {
+    fn from_kernel(program: &'static str, target: Target<'_>, shown: &str, source: io::Error) -> Self {
+        let gone = matches!(
+            source.raw_os_error(),
+            Some(libc::ENODEV | libc::ENXIO | libc::ENOLINK)
+        );
+        match target {
+            Target::Device(_) if gone => Self::DeviceGone {
+                device: shown.to_owned(),
+            },
+            Target::Device(_) => Self::Refused {
+                program,
+                target: format!("device {shown}"),
+                source,
+            },
+            Target::Cgroup(_) => Self::Refused {
+                program,
+                target: format!("cgroup {shown}"),
+                source,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names_with_dots_and_percents_survive_the_pin() {
+        for device in ["eth0", "eth0.100", "a%2e", "100%", "..."] {
+            let pin = device_pin(Path::new("/x"), device, AttachType::TcxIngress);
+            let name = pin.file_name().unwrap().to_str().unwrap();
+            assert!(!name.contains('.'), "{name}");
+            let device_again = unescape(
+                name.strip_prefix("tc-")
+                    .unwrap()
+                    .strip_suffix("-ingress")
+                    .unwrap(),
+            );
+            assert_eq!(device_again, device);
+        }
+    }
+}

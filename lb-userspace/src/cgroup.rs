@@ -1,0 +1,87 @@
+//! Finds the cgroup v2 hierarchy.
+
+use std::{fs, io, path::PathBuf};
+
+use thiserror::Error;
+
+/// Why there is no cgroup to attach to.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// The list of mounts cannot be read.
+    #[error("read /proc/mounts: {0}")]
+    Mounts(#[source] io::Error),
+    /// None is mounted.
+    #[error(
+        "no cgroup v2 is mounted; mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name its folder with --cgroup"
+    )]
+    None,
+}
+
+/// The mount point of the cgroup v2 hierarchy: on hybrid hosts it is not `/sys/fs/cgroup` itself.
+///
+/// # Errors
+///
+/// [`CgroupError`] with the remedy.
+pub fn find() -> Result<PathBuf, CgroupError> {
+    let mounts = fs::read_to_string("/proc/mounts").map_err(CgroupError::Mounts)?;
+    first_mount(&mounts, "cgroup2").ok_or(CgroupError::None)
+}
+
+/// The first mount point of a file system type in the text of `/proc/mounts`.
+fn first_mount(mounts: &str, kind: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (_, point, found) = (words.next()?, words.next()?, words.next()?);
+        (found == kind).then(|| PathBuf::from(unescape(point)))
+    })
+}
+
+/// `/proc/mounts` writes blanks, tabs, newlines and backslashes as three octal digits (proc(5), fstab(5)).
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_of_a_hybrid_host_is_found() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(
+            first_mount(mounts, "cgroup2"),
+            Some("/sys/fs/cgroup/unified".into())
+        );
+    }
+
+    #[test]
+    fn the_first_of_several_is_taken_and_none_is_none() {
+        assert_eq!(
+            first_mount("a /x cgroup2 rw 0 0\nb /y cgroup2 rw 0 0\n", "cgroup2"),
+            Some("/x".into())
+        );
+        assert_eq!(first_mount("cgroup2 /x tmpfs rw 0 0\nshort\n\n", "cgroup2"), None);
+    }
+
+    #[test]
+    fn escaped_characters_are_read() {
+        assert_eq!(unescape(r"/a\040b\134c\011d"), "/a b\\c\td");
+        assert_eq!(unescape(r"/a\04"), r"/a\04");
+        assert_eq!(unescape(r"/a\999"), r"/a\999");
+    }
+}

@@ -1,0 +1,130 @@
+//! What the user typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_common::limits;
+
+/// A service load balancer for Kubernetes nodes, in the kernel.
+///
+/// Packets and sockets that are sent to a Service (ClusterIP, NodePort, external and load balancer IPs) are sent on to
+/// one of its endpoints by eBPF programs. This agent attaches the programs and tells them what Services there are.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// How much is logged: error, warn, info, debug, trace, or a filter such as `info,lb_userspace::diff=debug`. The
+    /// variable RUST_LOG goes before it.
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the Services of a folder of manifests until SIGINT or SIGTERM.
+    ///
+    /// Forwarding goes on after the agent has ended; `fairlead cleanup` ends it.
+    ///
+    /// Example: fairlead run --manifests /etc/fairlead/services --hostname-override node1
+    Run(Box<RunArgs>),
+    /// Detach the programs and remove everything that an agent left in the kernel.
+    ///
+    /// Connections through services break. An agent that still runs must be stopped first.
+    ///
+    /// Example: fairlead cleanup
+    Cleanup(PinArgs),
+    /// Show what is attached, how full the maps are, and what has happened to packets.
+    ///
+    /// Reads the maps of a running or stopped agent and changes nothing.
+    ///
+    /// Example: fairlead status --bpffs /sys/fs/bpf/fairlead
+    Status(PinArgs),
+}
+
+/// Where an agent keeps what outlives it.
+#[derive(Clone, Debug, Args)]
+pub struct PinArgs {
+    /// Folder on a bpffs that programs, links and maps are pinned in. A bpffs is mounted if there is none.
+    #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
+    pub bpffs: PathBuf,
+}
+
+/// Arguments of `fairlead run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Folder of manifests: Service and EndpointSlice objects in *.yaml, *.yml and *.json files. Changes are followed.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Where programs, links and maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Folder of the cgroup v2 whose processes reach services by their sockets (only those in the agent's network
+    /// namespace are touched) [default: the root of the hierarchy in /proc/mounts]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+    /// Name of this node, as EndpointSlices have it [default: the host's name]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// Addresses of the node that NodePorts are served on: CIDRs, or `primary` for all of the node's own.
+    #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
+    pub nodeport_addresses: Vec<String>,
+    /// Devices that face the network, by name; `*` and `?` are wildcards. Goes before what is found out.
+    #[arg(long, value_name = "PATTERN")]
+    pub uplink: Vec<String>,
+    /// Devices that face pods, by name; `*` and `?` are wildcards. Goes before what is found out.
+    #[arg(long, value_name = "PATTERN")]
+    pub workload: Vec<String>,
+    /// How long to wait for further changes before a change is applied.
+    #[arg(long, default_value = "10ms", value_name = "TIME")]
+    pub min_sync_period: String,
+    /// What the kernel programs log (new flows and drops at debug). Costs nothing when off.
+    #[arg(long, value_enum, default_value_t = BpfLog::Off, value_name = "LEVEL")]
+    pub bpf_log: BpfLog,
+    /// Largest number of flows of each IP version that are remembered; beyond it the oldest are forgotten.
+    #[arg(long, default_value_t = limits::FLOWS, value_name = "N")]
+    pub max_flows: u32,
+    /// Largest number of frontends (address and port) of each IP version.
+    #[arg(long, default_value_t = limits::FRONTENDS, value_name = "N")]
+    pub max_frontends: u32,
+    /// Largest number of service ports.
+    #[arg(long, default_value_t = limits::SERVICES, value_name = "N")]
+    pub max_services: u32,
+    /// Largest number of endpoints of each IP version, counted for each service port.
+    #[arg(long, default_value_t = limits::BACKENDS, value_name = "N")]
+    pub max_backends: u32,
+    /// Slots of all Maglev tables together, 4 bytes each. A service takes 64 to 128 for each endpoint.
+    #[arg(long, default_value_t = limits::MAGLEV_SLOTS, value_name = "N")]
+    pub maglev_slots: u32,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the kernel programs log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BpfLog {
+    /// Nothing; the calls are not even loaded.
+    Off,
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And notable events.
+    Info,
+    /// And each new flow and dropped packet.
+    Debug,
+    /// Everything.
+    Trace,
+}

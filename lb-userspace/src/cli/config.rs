@@ -1,0 +1,294 @@
+//! What the user typed, checked: the configuration of `fairlead run`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::args::{BpfLog, RunArgs};
+use crate::{
+    cgroup::{self, CgroupError},
+    devices::{Overrides, Pattern},
+    load::Sizes,
+};
+
+/// What is wrong with an argument.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A value that cannot be.
+    #[error("--{flag} {value}: {problem}")]
+    Value {
+        /// The flag, without dashes.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// The host has no usable name.
+    #[error("the host's name is not text; name the node with --hostname-override")]
+    HostName,
+    /// No cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// The configuration of `fairlead run`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of manifests.
+    pub manifests: PathBuf,
+    /// Pin folder.
+    pub bpffs: PathBuf,
+    /// cgroup to attach to.
+    pub cgroup: PathBuf,
+    /// Name of this node.
+    pub node_name: String,
+    /// Which addresses of the node serve NodePorts; all if empty.
+    pub nodeport_addresses: Vec<IpNet>,
+    /// Roles of devices by name.
+    pub overrides: Overrides,
+    /// How long changes are collected.
+    pub min_sync_period: Duration,
+    /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
+    pub bpf_log: u8,
+    /// Sizes of the maps.
+    pub sizes: Sizes,
+}
+
+impl Config {
+    /// Checks what the user typed.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the flag and the remedy.
+    pub fn new(args: &RunArgs) -> Result<Self, ConfigError> {
+        let cgroup = match &args.cgroup {
+            Some(cgroup) => cgroup.clone(),
+            None => cgroup::find()?,
+        };
+        let node_name = match &args.hostname_override {
+            Some(name) if !name.trim().is_empty() => name.trim().to_owned(),
+            Some(name) => return Err(value("hostname-override", name, "a node's name is not empty")),
+            // As kube-proxy does: node names are lower case.
+            None => rustix::system::uname()
+                .nodename()
+                .to_str()
+                .map_err(|_| ConfigError::HostName)?
+                .trim()
+                .to_lowercase(),
+        };
+        Ok(Self {
+            manifests: args.manifests.clone(),
+            bpffs: args.pins.bpffs.clone(),
+            cgroup,
+            node_name,
+            nodeport_addresses: nodeport_addresses(&args.nodeport_addresses)?,
+            overrides: Overrides {
+                uplink: patterns("uplink", &args.uplink)?,
+                workload: patterns("workload", &args.workload)?,
+            },
+            min_sync_period: duration("min-sync-period", &args.min_sync_period)?,
+            bpf_log: match args.bpf_log {
+                BpfLog::Off => 0,
+                BpfLog::Error => 1,
+                BpfLog::Warn => 2,
+                BpfLog::Info => 3,
+                BpfLog::Debug => 4,
+                BpfLog::Trace => 5,
+            },
+            sizes: sizes(args)?,
+        })
+    }
+
+    /// Whether NodePorts are served on that address of the node.
+    pub fn serves_node_ports(&self, addr: &IpAddr) -> bool {
+        self.nodeport_addresses.is_empty() || self.nodeport_addresses.iter().any(|net| net.contains(addr))
+    }
+}
+
+fn value(flag: &'static str, value: impl ToString, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        flag,
+        value: value.to_string(),
+        problem: problem.into(),
+    }
+}
+
+fn patterns(flag: &'static str, texts: &[String]) -> Result<Vec<Pattern>, ConfigError> {
+    texts
+        .iter()
+        .map(|text| match text.as_str() {
+            "" => Err(value(
+                flag,
+                "\"\"",
+                "a pattern is not empty; `*` stands for any name",
+            )),
+            text if text.contains('/') => Err(value(flag, text, "device names hold no slash")),
+            text => Ok(Pattern::new(text)),
+        })
+        .collect()
+}
+
+/// The CIDRs, or none for all addresses.
+fn nodeport_addresses(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    const FLAG: &str = "nodeport-addresses";
+    if texts.iter().any(|text| text == "primary") {
+        return match texts {
+            [_] => Ok(Vec::new()),
+            _ => Err(value(
+                FLAG,
+                texts.join(","),
+                "`primary` stands alone; leave it out or leave the CIDRs out",
+            )),
+        };
+    }
+    texts
+        .iter()
+        .map(|text| {
+            text.parse::<IpNet>().map_err(|_| {
+                value(
+                    FLAG,
+                    text,
+                    "is neither `primary` nor a CIDR such as 192.0.2.0/24 or 2001:db8::/64",
+                )
+            })
+        })
+        .collect()
+}
+
+/// A time in the notation of kube-proxy's flags (Go's `time.ParseDuration`): a number with ms, s or m.
+fn duration(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ if text == "0" => 1.0,
+        _ => return Err(value(flag, text, "is not a time such as 10ms, 1s or 0.5s")),
+    };
+    match number.parse::<f64>().map(|number| number * scale) {
+        Ok(seconds) if seconds <= 60.0 => Ok(Duration::from_secs_f64(seconds)),
+        Ok(_) => Err(value(
+            flag,
+            text,
+            "is too long: changes would wait for it; a minute is the most",
+        )),
+        Err(_) => Err(value(flag, text, "is not a time such as 10ms, 1s or 0.5s")),
+    }
+}
+
+fn sizes(args: &RunArgs) -> Result<Sizes, ConfigError> {
+    /// Beyond this a map would take gigabytes; it is a typing mistake.
+    const MOST: u32 = 1 << 28;
+    for (flag, number) in [
+        ("max-flows", args.max_flows),
+        ("max-frontends", args.max_frontends),
+        ("max-services", args.max_services),
+        ("max-backends", args.max_backends),
+        ("maglev-slots", args.maglev_slots),
+    ] {
+        if number == 0 || number > MOST {
+            return Err(value(flag, number, format!("must be from 1 to {MOST}")));
+        }
+    }
+    if args.maglev_slots % 2 != 0 {
+        return Err(value("maglev-slots", args.maglev_slots, "must be even"));
+    }
+    Ok(Sizes {
+        flows: args.max_flows,
+        frontends: args.max_frontends,
+        services: args.max_services,
+        backends: args.max_backends,
+        maglev_slots: args.maglev_slots,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn config(more: &[&str]) -> Result<Config, String> {
+        let words = [
+            "fairlead",
+            "run",
+            "--manifests",
+            "/m",
+            "--cgroup",
+            "/c",
+            "--hostname-override",
+            "n",
+        ];
+        let cli = Cli::try_parse_from(words.iter().chain(more)).map_err(|error| error.to_string())?;
+        let Command::Run(args) = cli.command else {
+            panic!("not run")
+        };
+        Config::new(&args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_sound() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.min_sync_period, Duration::from_millis(10));
+        assert_eq!(config.sizes, Sizes::default());
+        assert!(config.serves_node_ports(&"192.0.2.1".parse().unwrap()));
+        assert_eq!(config.bpf_log, 0);
+    }
+
+    #[test]
+    fn errors_name_the_flag_and_the_value() {
+        for (arguments, words) in [
+            (
+                &["--min-sync-period", "soon"][..],
+                ["--min-sync-period soon", "10ms"],
+            ),
+            (&["--min-sync-period", "2m"], ["--min-sync-period 2m", "too long"]),
+            (
+                &["--nodeport-addresses", "192.0.2.1"],
+                ["--nodeport-addresses 192.0.2.1", "CIDR"],
+            ),
+            (
+                &["--nodeport-addresses", "primary,192.0.2.0/24"],
+                ["primary,192.0.2.0/24", "alone"],
+            ),
+            (&["--max-flows", "0"], ["--max-flows 0", "from 1"]),
+            (&["--maglev-slots", "7"], ["--maglev-slots 7", "even"]),
+            (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
+            (&["--uplink", ""], ["--uplink", "not empty"]),
+            (&["--bpf-log", "loud"], ["loud", "debug"]),
+        ] {
+            let error = config(arguments).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{arguments:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn node_ports_can_be_limited_to_networks_of_both_families() {
+        let config = config(&["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"]).unwrap();
+        let serves = |addr: &str| config.serves_node_ports(&addr.parse().unwrap());
+        assert!(serves("192.0.2.7") && serves("2001:db8::7"));
+        assert!(!serves("198.51.100.7") && !serves("2001:db9::7"));
+    }
+
+    #[test]
+    fn times_are_read_as_kube_proxy_writes_them() {
+        for (text, ms) in [
+            ("10ms", 10),
+            ("1s", 1_000),
+            ("0.5s", 500),
+            ("1m", 60_000),
+            ("0", 0),
+            ("0s", 0),
+        ] {
+            assert_eq!(duration("x", text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The command line: raw arguments first, validated configuration second.
+
+pub mod args;
+pub mod config;

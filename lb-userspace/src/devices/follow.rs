@@ -1,0 +1,215 @@
+//! Netlink: what devices and addresses there are, and word of every change.
+//!
+//! A change is not taken from its message: the message only says that it is time to look again. So a message that was
+//! lost or came out of order does no harm, and renames, new devices under an old name and devices that vanish are all
+//! the same thing: another inventory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use rtnetlink::{
+    Handle, MulticastGroup, new_multicast_connection,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressMessage, AddressScope},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    },
+};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use super::{Device, Kind};
+
+/// Why devices cannot be followed.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The socket could not be opened.
+    #[error("open a netlink socket: {0}")]
+    Open(#[source] io::Error),
+    /// A list could not be read.
+    #[error("list the node's {what}: {source}")]
+    List {
+        /// "devices" or "addresses".
+        what: &'static str,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// The socket was closed.
+    #[error("the netlink socket was closed")]
+    Closed,
+}
+
+/// The devices and addresses of the node at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Devices by index.
+    pub devices: BTreeMap<u32, Device>,
+    /// Global addresses of the node with the index of the device that carries each.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+/// Follows the devices and addresses of the network namespace that it was started in.
+pub struct Devices {
+    handle: Handle,
+    changes: BoxStream<'static, ()>,
+    connection: JoinHandle<()>,
+}
+
+impl Devices {
+    /// Opens the netlink socket. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Open`].
+    pub fn start() -> Result<Self, DeviceError> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        let (connection, handle, messages) = new_multicast_connection(&groups).map_err(DeviceError::Open)?;
+        let connection = tokio::spawn(connection);
+        Ok(Self {
+            handle,
+            changes: messages.map(drop).boxed(),
+            connection,
+        })
+    }
+
+    /// Waits for word of a change. Several changes may be told as one. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Closed`]: no further change will be told.
+    pub async fn changed(&mut self) -> Result<(), DeviceError> {
+        self.changes.next().await.ok_or(DeviceError::Closed)?;
+        // What has come in meanwhile is answered by the same look.
+        while let Some(Some(())) = futures_util::FutureExt::now_or_never(self.changes.next()) {}
+        Ok(())
+    }
+
+    /// Looks at all devices and addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::List`]. A device that goes away while it is listed is no error.
+    pub async fn inventory(&self) -> Result<Inventory, DeviceError> {
+        let addresses: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| DeviceError::List {
+                what: "addresses",
+                source,
+            })?;
+        let links: Vec<LinkMessage> =
+            self.handle
+                .link()
+                .get()
+                .execute()
+                .try_collect()
+                .await
+                .map_err(|source| DeviceError::List {
+                    what: "devices",
+                    source,
+                })?;
+        Ok(inventory(&links, &addresses))
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn inventory(links: &[LinkMessage], addresses: &[AddressMessage]) -> Inventory {
+    let mut inventory = Inventory::default();
+    let mut addressed = BTreeSet::new();
+    for message in addresses {
+        if let Some(address) = global_address(message) {
+            addressed.insert(message.header.index);
+            inventory.addresses.insert((message.header.index, address));
+        }
+    }
+    for link in links {
+        if let Some(device) = device(link, addressed.contains(&link.header.index)) {
+            inventory.devices.insert(device.index, device);
+        }
+    }
+    inventory
+}
+
+/// The address of a message, if others can reach the node by it.
+fn global_address(message: &AddressMessage) -> Option<IpAddr> {
+    if message.header.scope != AddressScope::Universe
+        || !matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6)
+    {
+        return None;
+    }
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    // On a point-to-point device "address" is the peer's, and "local" ours.
+    let local = find(|attribute| {
+        if let AddressAttribute::Local(ip) = attribute {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
+    let plain = find(|attribute| {
+        if let AddressAttribute::Address(ip) = attribute {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
+    local.or(plain).filter(|ip| !ip.is_loopback())
+}
+
+fn device(link: &LinkMessage, addressed: bool) -> Option<Device> {
+    let mut name = None;
+    let mut kind = Kind::Physical;
+    let mut port = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Controller(controller) => port = *controller != 0,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(what) = info {
+                        kind = device_kind(what);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Device {
+        index: link.header.index,
+        name: name?,
+        kind,
+        ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+        loopback: link.header.link_layer_type == LinkLayerType::Loopback,
+        port,
+        addressed,
+    })
+}
+
+fn device_kind(kind: &InfoKind) -> Kind {
+    match kind {
+        InfoKind::Veth => Kind::Veth,
+        InfoKind::Bridge => Kind::Bridge,
+        InfoKind::Vlan | InfoKind::Bond | InfoKind::MacVlan | InfoKind::Vxlan | InfoKind::Geneve => {
+            Kind::Upper
+        }
+        InfoKind::Other(name) if name == "team" || name == "geneve" => Kind::Upper,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,9 @@
+//! The devices of the node and its addresses, found and followed by netlink.
+
+mod follow;
+mod role;
+
+pub use self::{
+    follow::{DeviceError, Devices, Inventory},
+    role::{Device, Kind, Overrides, Pattern, role},
+};

@@ -1,0 +1,237 @@
+//! Which role a device has: a pure function of what netlink tells of it.
+
+use lb_common::datapath::Role;
+
+/// What kind of device it is, as `ip -details link` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A device without a kind of its own: a network card.
+    Physical,
+    /// One end of a veth pair.
+    Veth,
+    /// A device on top of others that carries the node's own traffic: VLAN, bond, team, macvlan, VXLAN, Geneve.
+    Upper,
+    /// A bridge.
+    Bridge,
+    /// Anything else: dummy, tunnels, ifb, …
+    Other,
+}
+
+/// What netlink tells of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its index, unique in its namespace at any time.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What kind of device it is.
+    pub kind: Kind,
+    /// Whether its frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// Whether it is the loopback device.
+    pub loopback: bool,
+    /// Whether it is a port of a bridge, bond or team.
+    pub port: bool,
+    /// Whether it carries an address of global scope.
+    pub addressed: bool,
+}
+
+/// Name patterns that go before the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Devices that are uplinks.
+    pub uplink: Vec<Pattern>,
+    /// Devices that are workloads.
+    pub workload: Vec<Pattern>,
+}
+
+/// A name pattern: `*` stands for any characters, `?` for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern; any text is one.
+    pub fn new(pattern: impl Into<String>) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether the whole of `name` fits.
+    pub fn matches(&self, name: &str) -> bool {
+        fn fits(pattern: &[u8], name: &[u8]) -> bool {
+            match (pattern, name) {
+                ([], []) => true,
+                ([b'*', rest @ ..], _) => (0..=name.len()).any(|skip| fits(rest, &name[skip..])),
+                ([b'?', rest @ ..], [_, tail @ ..]) => fits(rest, tail),
+                ([byte, rest @ ..], [first, tail @ ..]) => byte == first && fits(rest, tail),
+                _ => false,
+            }
+        }
+        fits(self.0.as_bytes(), name.as_bytes())
+    }
+}
+
+/// The role of a device, or why it has none.
+///
+/// - The loopback device has none: the socket hooks serve the node's own processes.
+/// - A device without Ethernet header has none: the programs parse Ethernet frames.
+/// - A device that matches a pattern has the role that the pattern gives.
+/// - A veth without a global address is a workload, be it routed or a port of a bridge: the node's end of a pod's
+///   interface. With a global address it is the node's own (a node inside a namespace or container).
+/// - A network card or upper device is an uplink if it carries a global address of the node. Ports of a bond or bridge
+///   carry none; the device on top sees their packets.
+/// - A bridge has none: its ports have.
+///
+/// # Errors
+///
+/// The reason, for logs.
+pub fn role(device: &Device, overrides: &Overrides) -> Result<Role, &'static str> {
+    let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&device.name));
+    if device.loopback {
+        return Err("it is the loopback device");
+    }
+    if !device.ethernet {
+        return Err("its frames have no Ethernet header");
+    }
+    if named(&overrides.uplink) {
+        return Ok(Role::Uplink);
+    }
+    if named(&overrides.workload) {
+        return Ok(Role::Workload);
+    }
+    match device.kind {
+        Kind::Veth if !device.addressed => Ok(Role::Workload),
+        Kind::Veth => Ok(Role::Uplink),
+        Kind::Physical | Kind::Upper if device.port => Err("it is a port of another device"),
+        Kind::Physical | Kind::Upper if device.addressed => Ok(Role::Uplink),
+        Kind::Physical | Kind::Upper => Err("it carries no address of the node"),
+        Kind::Bridge => Err("it is a bridge, whose ports are attached to"),
+        Kind::Other => Err("devices of its kind carry no pods and no outside traffic"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, kind: Kind) -> Device {
+        let name = name.to_owned();
+        Device {
+            index: 7,
+            name,
+            kind,
+            ethernet: true,
+            loopback: false,
+            port: false,
+            addressed: false,
+        }
+    }
+
+    fn addressed(name: &str, kind: Kind) -> Device {
+        Device {
+            addressed: true,
+            ..device(name, kind)
+        }
+    }
+
+    fn port(name: &str, kind: Kind) -> Device {
+        Device {
+            port: true,
+            ..device(name, kind)
+        }
+    }
+
+    #[test]
+    fn roles_follow_kind_and_address() {
+        let none = Overrides::default();
+        for (case, device, expected) in [
+            (
+                "a network card with an address",
+                addressed("eth0", Kind::Physical),
+                Ok(Role::Uplink),
+            ),
+            ("a network card in a bond", port("eth1", Kind::Physical), Err(())),
+            (
+                "a network card without address",
+                device("eth2", Kind::Physical),
+                Err(()),
+            ),
+            ("a bond", addressed("bond0", Kind::Upper), Ok(Role::Uplink)),
+            ("a VLAN", addressed("bond0.100", Kind::Upper), Ok(Role::Uplink)),
+            (
+                "an overlay device",
+                addressed("flannel.1", Kind::Upper),
+                Ok(Role::Uplink),
+            ),
+            ("a routed pod", device("cali1234", Kind::Veth), Ok(Role::Workload)),
+            (
+                "a pod on a bridge",
+                port("veth1234", Kind::Veth),
+                Ok(Role::Workload),
+            ),
+            (
+                "the uplink of a node in a container",
+                addressed("eth0", Kind::Veth),
+                Ok(Role::Uplink),
+            ),
+            ("the pods' bridge", addressed("cni0", Kind::Bridge), Err(())),
+            ("a dummy device", addressed("kube-ipvs0", Kind::Other), Err(())),
+        ] {
+            assert_eq!(role(&device, &none).map_err(|_| ()), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn patterns_go_before_rules() {
+        let overrides = Overrides {
+            uplink: vec![Pattern::new("ens*")],
+            workload: vec![Pattern::new("tap?"), Pattern::new("lo")],
+        };
+        assert_eq!(role(&device("ens5", Kind::Veth), &overrides), Ok(Role::Uplink));
+        assert_eq!(role(&device("tap1", Kind::Other), &overrides), Ok(Role::Workload));
+        assert_eq!(role(&device("veth1", Kind::Veth), &overrides), Ok(Role::Workload));
+    }
+
+    #[test]
+    fn no_pattern_reaches_loopback_or_a_device_without_ethernet() {
+        let all = Overrides {
+            uplink: vec![Pattern::new("*")],
+            workload: vec![],
+        };
+        assert!(
+            role(
+                &Device {
+                    loopback: true,
+                    ..device("lo", Kind::Other)
+                },
+                &all
+            )
+            .is_err()
+        );
+        assert!(
+            role(
+                &Device {
+                    ethernet: false,
+                    ..device("wg0", Kind::Other)
+                },
+                &all
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, fits) in [
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("eth*", "eth", true),
+            ("*", "", true),
+            ("e?h*1", "eth0.1", true),
+            ("?", "", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(name), fits, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What happens where there is no room.
+
+use super::*;
+use crate::diff::DiffError;
+
+fn errors(report: &Report<&'static str>) -> Vec<String> {
+    assert!(report.failures.is_empty(), "{report:?}");
+    report.errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_service_too_many_is_told_and_programmed_when_room_appears() {
+    let mut node = Node::new(Limits {
+        max_services: 2,
+        ..LIMITS
+    });
+    let all = wanted(&[("a", &[1], &[1]), ("b", &[2], &[2]), ("c", &[3], &[3])]);
+    let report = node.sync(&all);
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/c (TCP, IPv4) is not programmed: all 2 services are taken; raise --max-services or remove Services"
+        ]
+    );
+    assert_eq!(report.errors[0].service(), &tcp("c"));
+    assert_eq!(node.model.frontends.len(), 2, "the others are programmed");
+    assert_eq!(errors(&node.again()), [""; 0], "it is told once");
+    assert_eq!(node.ledger.next_wakeup(), None, "nothing is about to become free");
+
+    let fewer = wanted(&[("a", &[1], &[1]), ("c", &[3], &[3])]);
+    node.sync(&fewer);
+    assert_eq!(node.model.frontends.len(), 1, "the identifier of b rests");
+    assert_eq!(node.ledger.next_wakeup(), Some(node.model.now + LIMITS.grace));
+    node.model.pass(LIMITS.grace);
+    node.reach(&fewer);
+}
+
+#[test]
+fn with_too_few_backends_a_service_is_served_by_those_that_fit() {
+    let mut node = Node::new(Limits {
+        max_backends: 3,
+        ..LIMITS
+    });
+    let all = wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3, 4])]);
+    let report = node.sync(&all);
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/b (TCP, IPv4) is served without 1 of its endpoints: all 3 IPv4 backends are taken; raise \
+          --max-backends or remove Services"
+        ]
+    );
+    node.model
+        .assert_is(&wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3])]));
+    let fewer = wanted(&[("a", &[1], &[1]), ("b", &[2], &[3, 4])]);
+    node.sync(&fewer);
+    node.model.pass(LIMITS.grace);
+    node.reach(&fewer);
+}
+
+#[test]
+fn without_any_backend_a_new_service_is_left_out_and_an_old_one_rejects() {
+    let mut node = Node::new(Limits {
+        max_backends: 2,
+        ..LIMITS
+    });
+    node.reach(&wanted(&[("a", &[1], &[1, 2])]));
+    let report = node.sync(&wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3])]));
+    assert!(
+        matches!(report.errors[..], [DiffError::Backends { missing: 1, .. }]),
+        "{report:?}"
+    );
+    node.model.assert_is(&wanted(&[("a", &[1], &[1, 2])]));
+
+    let mut node = Node::new(Limits {
+        max_backends: 2,
+        ..LIMITS
+    });
+    node.reach(&wanted(&[("a", &[1], &[1, 2])]));
+    let moved = wanted(&[("a", &[1], &[3, 4])]);
+    assert_eq!(node.sync(&moved).errors.len(), 1);
+    node.model.assert_is(&wanted(&[("a", &[1], &[])]));
+    node.model.pass(LIMITS.grace);
+    node.reach(&moved);
+}
+
+#[test]
+fn without_space_for_a_table_a_service_keeps_what_it_had() {
+    let mut node = Node::new(Limits {
+        maglev_slots: 256,
+        ..LIMITS
+    });
+    let before = wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3])]);
+    node.reach(&before);
+    let report = node.sync(&wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3, 4, 5])]));
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/b (TCP, IPv4) keeps the endpoints that it had: no room for a table of 256 slots among 256; raise \
+          --maglev-slots or remove Services"
+        ]
+    );
+    node.model.assert_is(&before);
+    let report = node.sync(&wanted(&[
+        ("a", &[1], &[1, 2]),
+        ("b", &[2], &[3]),
+        ("c", &[3], &[1, 2, 3]),
+    ]));
+    assert_eq!(report.errors.len(), 1);
+    node.model.assert_is(&before);
+    node.reach(&before);
+}
+
+#[test]
+fn a_frontend_too_many_is_told_and_added_when_room_appears() {
+    let mut node = Node::new(Limits {
+        max_frontends: 2,
+        ..LIMITS
+    });
+    let report = node.sync(&wanted(&[("a", &[1], &[1]), ("b", &[2, 3], &[2])]));
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/b (TCP, IPv4) is not reached at 10.0.0.3:80/TCP: all 2 frontends of the family are taken; raise \
+          --max-frontends or remove Services"
+        ]
+    );
+    node.model
+        .assert_is(&wanted(&[("a", &[1], &[1]), ("b", &[2], &[2])]));
+    node.sync(&wanted(&[("b", &[2, 3], &[2])]));
+    node.reach(&wanted(&[("b", &[2, 3], &[2])]));
+}
+
+#[test]
+fn families_have_their_own_limits() {
+    let mut node = Node::new(Limits {
+        max_backends: 2,
+        max_frontends: 1,
+        ..LIMITS
+    });
+    let mut state = Wanted::new();
+    for family in Family::ALL {
+        let key = key("a", Protocol::Tcp, family);
+        state.insert(key.clone(), port(&key, &[1], &[1, 2]));
+    }
+    node.reach(&state);
+}
+
+#[test]
+fn a_frontend_of_a_service_that_is_gone_does_not_linger_when_its_new_owner_has_no_room() {
+    let mut node = Node::new(Limits {
+        max_services: 1,
+        ..LIMITS
+    });
+    node.reach(&wanted(&[("a", &[1], &[1])]));
+    let next = wanted(&[("b", &[1], &[2])]);
+    let report = node.sync(&next);
+    assert_eq!(report.errors.len(), 1);
+    assert!(
+        node.model.frontends.is_empty(),
+        "it must not lead to endpoints that nobody wants"
+    );
+    node.model.pass(LIMITS.grace);
+    node.reach(&next);
+}

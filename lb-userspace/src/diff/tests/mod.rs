@@ -1,0 +1,183 @@
+//! Tests against a model of the kernel's maps that refuses whatever would break a packet.
+
+mod adoption;
+mod limits;
+mod model;
+mod order;
+mod properties;
+mod scale;
+
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+
+use self::model::Model;
+use super::{Ledger, Limits, Report, sync};
+use crate::{
+    desired::{Endpoint, EndpointAddr, ServicePort, ServicePortKey},
+    index::ServiceName,
+    plan::{Family, FrontendAddr, FrontendKind, Protocol},
+};
+
+/// What is wanted of the kernel.
+type Wanted = BTreeMap<ServicePortKey, ServicePort>;
+
+fn key(name: &str, protocol: Protocol, family: Family) -> ServicePortKey {
+    let service = ServiceName {
+        namespace: "ns".into(),
+        name: name.into(),
+    };
+    ServicePortKey {
+        service,
+        port: String::new(),
+        protocol,
+        family,
+    }
+}
+
+fn tcp(name: &str) -> ServicePortKey {
+    key(name, Protocol::Tcp, Family::V4)
+}
+
+fn addr(family: Family, net: u8, host: u8) -> IpAddr {
+    match family {
+        Family::V4 => [10, net, 0, host].into(),
+        Family::V6 => [0xfd00, u16::from(net), 0, 0, 0, 0, 0, u16::from(host)].into(),
+    }
+}
+
+/// A service port with frontends 10.0.0.x:80 and endpoints 10.1.0.y:8080 (or the like of the key's family).
+fn port(key: &ServicePortKey, frontends: &[u8], endpoints: &[u8]) -> ServicePort {
+    let frontend = |n: &u8| {
+        let addr = addr(key.family, 0, *n);
+        (
+            FrontendAddr {
+                addr,
+                port: 80,
+                protocol: key.protocol,
+            },
+            FrontendKind::ClusterIp,
+        )
+    };
+    let endpoint = |n: &u8| {
+        (
+            EndpointAddr {
+                addr: addr(key.family, 1, *n),
+                port: 8080,
+            },
+            Endpoint { local: false },
+        )
+    };
+    ServicePort {
+        frontends: frontends.iter().map(frontend).collect(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+/// TCP services of IPv4: name, frontends, endpoints.
+fn wanted(services: &[(&str, &[u8], &[u8])]) -> Wanted {
+    let service = |(name, frontends, endpoints): &(&str, &[u8], &[u8])| {
+        let key = tcp(name);
+        (key.clone(), port(&key, frontends, endpoints))
+    };
+    services.iter().map(service).collect()
+}
+
+/// A kernel and the ledger of it, at some time.
+struct Node {
+    ledger: Ledger,
+    model: Model,
+    /// Whose each identifier was last, and since when it is nobody's.
+    owners: BTreeMap<u32, (ServicePortKey, Option<Instant>)>,
+}
+
+impl Node {
+    fn new(limits: Limits) -> Self {
+        Self::adopting(Ledger::new(limits), Model::new(limits))
+    }
+
+    fn adopting(ledger: Ledger, model: Model) -> Self {
+        Self {
+            ledger,
+            model,
+            owners: BTreeMap::new(),
+        }
+    }
+
+    /// The agent is started anew. That takes longer than any rest.
+    fn restart(self, limits: Limits) -> Self {
+        let mut model = self.model;
+        model.failure = None;
+        model.pass(limits.grace);
+        Self::adopting(Ledger::adopt(limits, &model.snapshot()), model)
+    }
+
+    fn sync(&mut self, wanted: &Wanted) -> Report<&'static str> {
+        self.ledger.reset(wanted.clone());
+        self.again()
+    }
+
+    fn again(&mut self) -> Report<&'static str> {
+        let now = self.model.now;
+        let report = sync(&mut self.ledger, &mut self.model, || now);
+        self.assert_identifiers_rest();
+        report
+    }
+
+    /// No identifier goes to another service port before its rest is over.
+    fn assert_identifiers_rest(&mut self) {
+        let now = self.model.now;
+        let held: BTreeMap<u32, &ServicePortKey> =
+            self.ledger.id_of.iter().map(|(key, id)| (*id, key)).collect();
+        for (id, (_, free_since)) in &mut self.owners {
+            if !held.contains_key(id) {
+                free_since.get_or_insert(now);
+            }
+        }
+        for (id, key) in held {
+            if let Some((former, free_since)) = self.owners.get(&id).filter(|(former, _)| former != key) {
+                let rested = free_since.is_some_and(|since| now >= since + self.ledger.limits.grace);
+                assert!(rested, "identifier {id} goes from {former} to {key} without rest");
+            }
+            self.owners.insert(id, (key.clone(), None));
+        }
+    }
+
+    /// Brings the kernel to what is wanted, without any error.
+    #[track_caller]
+    fn reach(&mut self, wanted: &Wanted) -> usize {
+        let report = self.sync(wanted);
+        assert!(
+            report.errors.is_empty() && report.failures.is_empty(),
+            "{report:?}"
+        );
+        self.model.assert_is(wanted);
+        self.assert_no_leaks(wanted);
+        report.applied
+    }
+
+    /// The ledger holds what is wanted and nothing else.
+    #[track_caller]
+    fn assert_no_leaks(&self, wanted: &Wanted) {
+        let usage = self.ledger.usage();
+        let table = |port: &ServicePort| u64::from(lb_common::maglev::table_size(port.endpoints.len()));
+        assert_eq!(usage.services, wanted.len());
+        assert_eq!(
+            usage.backends,
+            wanted.values().map(|port| port.endpoints.len()).sum::<usize>()
+        );
+        assert_eq!(
+            usage.frontends,
+            wanted.values().map(|port| port.frontends.len()).sum::<usize>()
+        );
+        assert_eq!(usage.table_slots, wanted.values().map(table).sum::<u64>());
+        assert!(self.ledger.is_settled());
+        assert_eq!(self.ledger.next_wakeup(), None);
+    }
+}
+
+const LIMITS: Limits = Limits {
+    max_services: 64,
+    max_backends: 64,
+    max_frontends: 64,
+    maglev_slots: 16 * 1024,
+    grace: std::time::Duration::from_secs(1),
+};

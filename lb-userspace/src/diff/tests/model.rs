@@ -1,0 +1,416 @@
+//! The kernel's maps in ordinary memory, with the rules that every operation must keep.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use super::{Limits, Wanted};
+use crate::{
+    desired::{EndpointAddr, ServicePort},
+    plan::{
+        BackendSlot, Dataplane, Family, FrontendAddr, FrontendKind, Op, Snapshot, SnapshotBackend,
+        SnapshotFrontend, TableRef,
+    },
+};
+
+/// Which operation is to fail, and whether it happens nevertheless.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) after: usize,
+    pub(super) happens: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    pub(super) now: Instant,
+    pub(super) frontends: BTreeMap<FrontendAddr, (u32, FrontendKind)>,
+    pub(super) services: BTreeMap<u32, TableRef>,
+    pub(super) maglev: Vec<u32>,
+    pub(super) backends: BTreeMap<(Family, u32), SnapshotBackend>,
+    pub(super) failure: Option<Failure>,
+    /// Whether the rules are kept; a model of a damaged kernel cannot keep them.
+    pub(super) strict: bool,
+    /// What must be true of every frontend after every operation: the endpoints that it may lead to.
+    pub(super) promise: BTreeMap<FrontendAddr, (BTreeSet<EndpointAddr>, bool)>,
+    pub(super) log: Vec<Op>,
+    limits: Limits,
+    /// Freed things, with the time until which they must not be used again.
+    resting_slots: Vec<(Instant, Range<u32>)>,
+    resting_backends: BTreeMap<(Family, u32), Instant>,
+}
+
+impl Model {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            now: Instant::now(),
+            frontends: BTreeMap::new(),
+            services: BTreeMap::new(),
+            maglev: vec![u32::MAX; limits.maglev_slots as usize],
+            backends: BTreeMap::new(),
+            failure: None,
+            strict: true,
+            promise: BTreeMap::new(),
+            log: Vec::new(),
+            limits,
+            resting_slots: Vec::new(),
+            resting_backends: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// The slots of a table. Of one that reaches out of MAGLEV (the model can be damaged) one slot outside is kept.
+    fn range(&self, table: TableRef) -> Range<u32> {
+        table.offset()
+            ..table
+                .offset()
+                .saturating_add(table.size())
+                .min(self.limits.maglev_slots + 1)
+    }
+
+    /// The backends that a frontend's packets may meet, one for each slot; `None` if the frontend is not there.
+    pub(super) fn resolve(&self, frontend: &FrontendAddr) -> Option<Vec<Option<BackendSlot>>> {
+        let (service, _) = self.frontends.get(frontend)?;
+        let table = self.services.get(service).copied().unwrap_or(TableRef::EMPTY);
+        let slots = self.range(table).map(|slot| {
+            let index = self.maglev.get(slot as usize)?;
+            match self.backends.get(&(frontend.family(), *index))? {
+                SnapshotBackend::InUse(backend) => Some(*backend),
+                SnapshotBackend::Free { .. } => None,
+            }
+        });
+        Some(slots.collect())
+    }
+
+    /// Services that a frontend leads to.
+    fn reached(&self) -> BTreeSet<u32> {
+        self.frontends.values().map(|(service, _)| *service).collect()
+    }
+
+    fn check(&self, op: &Op) {
+        match op {
+            Op::PutBackend { index, slot } => self.check_put_backend((slot.family(), *index), slot),
+            Op::FreeBackend {
+                family,
+                index,
+                generation,
+            } => {
+                let place = (*family, *index);
+                let now = self
+                    .backends
+                    .get(&place)
+                    .copied()
+                    .unwrap_or(SnapshotBackend::Free { generation: 0 });
+                let again = now
+                    == SnapshotBackend::Free {
+                        generation: *generation,
+                    };
+                assert!(
+                    again || now.generation() < *generation,
+                    "a backend that is freed moves on: {op:?}, {now:?}"
+                );
+                for frontend in self
+                    .frontends
+                    .keys()
+                    .filter(|frontend| frontend.family() == *family)
+                {
+                    let (service, _) = self.frontends[frontend];
+                    let table = self.services.get(&service).copied().unwrap_or(TableRef::EMPTY);
+                    let named = self.range(table).any(|slot| self.maglev[slot as usize] == *index);
+                    assert!(!named, "{op:?}, but {frontend} leads to it");
+                }
+            }
+            Op::WriteTable { offset, slots } => self.check_write(*offset..*offset + slots.len() as u32),
+            Op::PutService { id, table } => {
+                assert!(*id < self.limits.max_services && self.range(*table).end <= self.limits.maglev_slots);
+                assert!(table.size() == 0 || table.size().is_power_of_two());
+            }
+            Op::PutFrontend { service, .. } => {
+                assert!(self.services.contains_key(service), "{op:?}: no such service");
+            }
+            Op::DeleteFrontend { .. } => {}
+        }
+    }
+
+    fn check_put_backend(&self, place: (Family, u32), slot: &BackendSlot) {
+        assert!(place.1 < self.limits.max_backends && slot.generation != 0);
+        match self.backends.get(&place) {
+            Some(SnapshotBackend::InUse(old)) => {
+                assert_eq!(
+                    BackendSlot {
+                        local: slot.local,
+                        ..*old
+                    },
+                    *slot,
+                    "a backend in use only changes its place"
+                );
+            }
+            old => {
+                let before = old.map_or(0, SnapshotBackend::generation);
+                assert!(
+                    slot.generation > before,
+                    "the generation moves on: {before} to {slot:?}"
+                );
+                let rests = self
+                    .resting_backends
+                    .get(&place)
+                    .is_some_and(|until| self.now < *until);
+                assert!(!rests, "{place:?} rests");
+            }
+        }
+    }
+
+    fn check_write(&self, range: Range<u32>) {
+        assert!(range.end <= self.limits.maglev_slots);
+        let overlaps = |other: &Range<u32>| other.start < range.end && range.start < other.end;
+        for id in self.reached() {
+            let table = self.range(self.services.get(&id).copied().unwrap_or(TableRef::EMPTY));
+            assert!(
+                !overlaps(&table),
+                "{range:?} is in the table of service {id}, {table:?}"
+            );
+        }
+        for (until, resting) in &self.resting_slots {
+            assert!(
+                self.now >= *until || !overlaps(resting),
+                "{range:?} overlaps {resting:?}, which rests"
+            );
+        }
+    }
+
+    fn carry_out(&mut self, op: &Op) {
+        let until = self.now + self.limits.grace;
+        match op {
+            Op::PutBackend { index, slot } => {
+                self.backends
+                    .insert((slot.family(), *index), SnapshotBackend::InUse(*slot));
+            }
+            Op::FreeBackend {
+                family,
+                index,
+                generation,
+            } => {
+                self.backends.insert(
+                    (*family, *index),
+                    SnapshotBackend::Free {
+                        generation: *generation,
+                    },
+                );
+                self.resting_backends.insert((*family, *index), until);
+            }
+            Op::WriteTable { offset, slots } => {
+                let from = *offset as usize;
+                self.maglev[from..from + slots.len()].copy_from_slice(slots);
+            }
+            Op::PutService { id, table } => {
+                if let Some(old) = self.services.insert(*id, *table).filter(|old| old != table) {
+                    let range = self.range(old);
+                    self.resting_slots.push((until, range));
+                }
+            }
+            Op::PutFrontend {
+                frontend,
+                service,
+                kind,
+            } => {
+                self.frontends.insert(*frontend, (*service, *kind));
+            }
+            Op::DeleteFrontend { frontend } => {
+                self.frontends.remove(frontend);
+            }
+        }
+    }
+
+    /// Promises, for a change from `old` to `new`, that every frontend of both leads to endpoints that its old service
+    /// had or that its new service had or will have, and to none only if that is so of one of these.
+    pub(super) fn promise(&mut self, old: &Wanted, new: &Wanted) {
+        let owners = |wanted: &Wanted| -> BTreeMap<FrontendAddr, _> {
+            let of = |(key, port): (&_, &ServicePort)| {
+                port.frontends
+                    .keys()
+                    .map(|frontend| (*frontend, Clone::clone(key)))
+                    .collect::<Vec<_>>()
+            };
+            wanted.iter().flat_map(of).collect()
+        };
+        let (before, after) = (owners(old), owners(new));
+        self.promise.clear();
+        for (frontend, old_owner) in before {
+            let Some(new_owner) = after.get(&frontend) else {
+                continue;
+            };
+            let sets = [
+                old.get(&old_owner),
+                new.get(&old_owner),
+                old.get(new_owner),
+                new.get(new_owner),
+            ];
+            let sets: Vec<_> = sets.into_iter().flatten().map(|port| &port.endpoints).collect();
+            let may_be_empty = sets.iter().any(|set| set.is_empty());
+            let may = sets.into_iter().flat_map(BTreeMap::keys).copied().collect();
+            self.promise.insert(frontend, (may, may_be_empty));
+        }
+    }
+
+    fn assert_promise(&self, op: &Op) {
+        for (frontend, (may, may_be_empty)) in &self.promise {
+            let slots = self
+                .resolve(frontend)
+                .unwrap_or_else(|| panic!("{frontend} is gone after {op:?}"));
+            assert!(
+                !slots.is_empty() || *may_be_empty,
+                "{frontend} has no table after {op:?}"
+            );
+            for slot in slots {
+                let slot = slot.unwrap_or_else(|| panic!("{frontend} leads to a free backend after {op:?}"));
+                let endpoint = EndpointAddr {
+                    addr: slot.addr,
+                    port: slot.port,
+                };
+                assert!(
+                    may.contains(&endpoint),
+                    "{frontend} leads to {endpoint} after {op:?}"
+                );
+                assert_eq!(slot.protocol, frontend.protocol);
+            }
+        }
+    }
+
+    /// The kernel holds exactly what is wanted.
+    #[track_caller]
+    pub(super) fn assert_is(&self, wanted: &Wanted) {
+        let mut frontends = BTreeMap::new();
+        let mut in_use: BTreeMap<Family, usize> = BTreeMap::new();
+        for (key, port) in wanted {
+            let mut ids = BTreeSet::new();
+            for (frontend, kind) in &port.frontends {
+                let (id, found_kind) = self
+                    .frontends
+                    .get(frontend)
+                    .unwrap_or_else(|| panic!("no {frontend}"));
+                assert_eq!(found_kind, kind);
+                ids.insert(*id);
+                frontends.insert(*frontend, (*id, *kind));
+                let slots = self.resolve(frontend).unwrap_or_default();
+                assert_eq!(
+                    slots.len() as u32,
+                    lb_common::maglev::table_size(port.endpoints.len())
+                );
+                let found: BTreeMap<EndpointAddr, bool> = slots
+                    .into_iter()
+                    .map(|slot| slot.expect("a backend in use"))
+                    .map(|slot| {
+                        (
+                            EndpointAddr {
+                                addr: slot.addr,
+                                port: slot.port,
+                            },
+                            slot.local,
+                        )
+                    })
+                    .collect();
+                let endpoints = port
+                    .endpoints
+                    .iter()
+                    .map(|(addr, endpoint)| (*addr, endpoint.local))
+                    .collect();
+                assert_eq!(found, endpoints, "of {key}");
+            }
+            assert_eq!(ids.len(), 1, "{key} is one service");
+            *in_use.entry(key.family).or_default() += port.endpoints.len();
+        }
+        assert_eq!(self.frontends, frontends, "no frontend too many");
+        for family in Family::ALL {
+            let backends = self.backends.iter().filter(|((f, _), _)| *f == family);
+            let used = backends
+                .filter(|(_, backend)| matches!(backend, SnapshotBackend::InUse(_)))
+                .count();
+            assert_eq!(
+                used,
+                in_use.get(&family).copied().unwrap_or(0),
+                "{family} backends in use"
+            );
+        }
+        let with_table = self.services.values().filter(|table| table.size() > 0).count();
+        assert_eq!(
+            with_table,
+            wanted.values().filter(|port| !port.endpoints.is_empty()).count()
+        );
+    }
+
+    /// What adoption reads back.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let ids = self
+            .reached()
+            .into_iter()
+            .chain(self.services.keys().copied())
+            .collect::<BTreeSet<u32>>();
+        let table = |id: &u32| self.services.get(id).copied().unwrap_or(TableRef::EMPTY);
+        let services: BTreeMap<u32, TableRef> = ids
+            .into_iter()
+            .filter(|id| *id < self.limits.max_services)
+            .filter(|id| table(id) != TableRef::EMPTY || self.reached().contains(id))
+            .map(|id| (id, table(&id)))
+            .collect();
+        let inside = |table: &TableRef| {
+            table.size() > 0
+                && u64::from(table.offset()) + u64::from(table.size()) <= self.maglev.len() as u64
+        };
+        let tables = services.iter().filter(|(_, table)| inside(table));
+        let slots = |table: &TableRef| {
+            self.range(*table)
+                .map(|slot| self.maglev[slot as usize])
+                .collect()
+        };
+        Snapshot {
+            frontends: self
+                .frontends
+                .iter()
+                .map(|(addr, (service, kind))| {
+                    (
+                        *addr,
+                        SnapshotFrontend {
+                            service: *service,
+                            kind: Some(*kind),
+                        },
+                    )
+                })
+                .collect(),
+            tables: tables.map(|(id, table)| (*id, slots(table))).collect(),
+            services,
+            backends: self.backends.clone(),
+        }
+    }
+}
+
+impl Dataplane for Model {
+    type Error = &'static str;
+
+    fn apply(&mut self, op: &Op) -> Result<(), Self::Error> {
+        if self.strict {
+            self.check(op);
+        }
+        self.log.push(op.clone());
+        let failure = match &mut self.failure {
+            Some(failure) if failure.after == 0 => self.failure.take(),
+            Some(failure) => {
+                failure.after -= 1;
+                None
+            }
+            None => None,
+        };
+        if failure.is_none_or(|failure| failure.happens) {
+            self.carry_out(op);
+        }
+        self.assert_promise(op);
+        if failure.is_some() {
+            Err("a failure of the test's")
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The order of operations, and what costs none.
+
+use super::*;
+use crate::plan::Op;
+
+fn names(ops: &[Op]) -> Vec<&'static str> {
+    ops.iter()
+        .map(|op| match op {
+            Op::PutBackend { .. } => "put backend",
+            Op::FreeBackend { .. } => "free backend",
+            Op::WriteTable { .. } => "write table",
+            Op::PutService { .. } => "put service",
+            Op::PutFrontend { .. } => "put frontend",
+            Op::DeleteFrontend { .. } => "delete frontend",
+        })
+        .collect()
+}
+
+/// The operations that a change takes.
+fn ops(node: &mut Node, wanted: &Wanted) -> Vec<&'static str> {
+    node.model.log.clear();
+    node.reach(wanted);
+    names(&node.model.log)
+}
+
+#[test]
+fn a_service_is_made_from_the_back_and_removed_from_the_front() {
+    let mut node = Node::new(LIMITS);
+    assert_eq!(
+        ops(&mut node, &wanted(&[("a", &[1], &[1, 2])])),
+        [
+            "put backend",
+            "put backend",
+            "write table",
+            "put service",
+            "put frontend"
+        ]
+    );
+    assert_eq!(
+        ops(&mut node, &wanted(&[])),
+        ["delete frontend", "put service", "free backend", "free backend"]
+    );
+}
+
+#[test]
+fn a_change_of_endpoints_flips_one_word_between_making_and_freeing() {
+    let mut node = Node::new(LIMITS);
+    node.reach(&wanted(&[("a", &[1], &[1, 2])]));
+    assert_eq!(
+        ops(&mut node, &wanted(&[("a", &[1], &[2, 3])])),
+        ["put backend", "write table", "put service", "free backend"]
+    );
+    assert_eq!(
+        ops(&mut node, &wanted(&[("a", &[1], &[])])),
+        ["put service", "free backend", "free backend"],
+        "without endpoints the frontend stays, to reject"
+    );
+}
+
+#[test]
+fn what_stays_as_it_is_costs_nothing() {
+    let mut node = Node::new(LIMITS);
+    let state = wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3])]);
+    node.reach(&state);
+    assert_eq!(ops(&mut node, &state), [""; 0]);
+    assert_eq!(
+        ops(&mut node, &wanted(&[("a", &[1], &[1, 2]), ("b", &[2, 3], &[3])])),
+        ["put frontend"],
+        "no table is written when the endpoints stay"
+    );
+}
+
+#[test]
+fn a_change_of_locality_updates_the_slot_and_keeps_its_generation() {
+    let mut node = Node::new(LIMITS);
+    let mut state = wanted(&[("a", &[1], &[1, 2])]);
+    node.reach(&state);
+    let before = node.model.backends.clone();
+    for port in state.values_mut() {
+        port.endpoints.values_mut().next().unwrap().local = true;
+    }
+    assert_eq!(ops(&mut node, &state), ["put backend"]);
+    for (place, backend) in &node.model.backends {
+        assert_eq!(backend.generation(), before[place].generation());
+    }
+}
+
+#[test]
+fn a_frontend_that_changes_hands_is_never_away() {
+    let mut node = Node::new(LIMITS);
+    node.reach(&wanted(&[("a", &[1], &[1])]));
+    assert_eq!(
+        ops(&mut node, &wanted(&[("b", &[1], &[2])])),
+        [
+            "put backend",
+            "write table",
+            "put service",
+            "put frontend",
+            "put service",
+            "free backend"
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_of_two_services_has_a_slot_for_each() {
+    let mut node = Node::new(LIMITS);
+    node.reach(&wanted(&[("a", &[1], &[1]), ("b", &[2], &[1])]));
+    assert_eq!(
+        ops(&mut node, &wanted(&[("a", &[1], &[]), ("b", &[2], &[1])])),
+        ["put service", "free backend"],
+        "flows of the one leave the endpoint, flows of the other stay"
+    );
+}
+
+#[test]
+fn an_endpoint_that_comes_back_has_another_generation() {
+    let mut node = Node::new(LIMITS);
+    let with = wanted(&[("a", &[1], &[1])]);
+    node.reach(&with);
+    let place = *node.model.backends.keys().next().unwrap();
+    let first = node.model.backends[&place].generation();
+    node.reach(&wanted(&[("a", &[1], &[])]));
+    node.model.pass(LIMITS.grace);
+    node.reach(&with);
+    assert_eq!(
+        node.model.backends.len(),
+        1,
+        "the slot is used again after its rest"
+    );
+    assert!(node.model.backends[&place].generation() > first);
+}
+
+#[test]
+fn tables_depend_on_the_endpoints_alone() {
+    let content = |node: &Node| -> Vec<_> {
+        let frontend = *node.model.frontends.keys().next().unwrap();
+        node.model
+            .resolve(&frontend)
+            .unwrap()
+            .into_iter()
+            .map(|slot| slot.unwrap().addr)
+            .collect()
+    };
+    let mut one = Node::new(LIMITS);
+    one.reach(&wanted(&[("a", &[1], &[1, 2, 3])]));
+    let mut other = Node::new(LIMITS);
+    for endpoints in [&[3][..], &[3, 5, 7], &[3, 1], &[2, 3, 1]] {
+        other.reach(&wanted(&[("z", &[1], endpoints)]));
+    }
+    assert_eq!(content(&one), content(&other));
+}
+
+#[test]
+fn a_service_that_fails_does_not_hold_up_the_others() {
+    let mut node = Node::new(LIMITS);
+    let state = wanted(&[("a", &[1], &[1, 2]), ("b", &[2], &[3]), ("c", &[3], &[4])]);
+    node.model.failure = Some(model::Failure {
+        after: 0,
+        happens: false,
+    });
+    let report = node.sync(&state);
+    assert_eq!(report.failures.len(), 1);
+    assert_eq!(node.model.frontends.len(), 2, "b and c are served");
+    let report = node.again();
+    assert!(report.failures.is_empty());
+    node.model.assert_is(&state);
+    node.assert_no_leaks(&state);
+}
+
+#[test]
+fn when_nothing_works_it_is_given_up_soon() {
+    struct Broken(usize);
+    impl crate::plan::Dataplane for Broken {
+        type Error = ();
+        fn apply(&mut self, _: &Op) -> Result<(), ()> {
+            self.0 += 1;
+            Err(())
+        }
+    }
+    let mut ledger = Ledger::new(LIMITS);
+    let services: Vec<String> = (0..50).map(|i| format!("s{i}")).collect();
+    ledger.reset(
+        services
+            .iter()
+            .map(|name| (tcp(name), port(&tcp(name), &[1], &[1])))
+            .collect(),
+    );
+    let mut broken = Broken(0);
+    let report = sync(&mut ledger, &mut broken, Instant::now);
+    assert_eq!((report.applied, report.failures.len(), broken.0), (0, 8, 8));
+}

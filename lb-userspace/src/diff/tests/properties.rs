@@ -1,0 +1,286 @@
+//! Random sequences of desired states.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diff::tests::model::Failure;
+
+/// Keys of random states; several of each protocol and family, so that frontends can change hands.
+fn keys() -> Vec<ServicePortKey> {
+    let mut keys = Vec::new();
+    for family in Family::ALL {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            keys.extend(["a", "b", "c"].map(|name| key(name, protocol, family)));
+        }
+    }
+    keys
+}
+
+/// A state: who has each of four frontends (of every protocol and family), and which of five endpoints each has.
+fn state() -> impl Strategy<Value = Wanted> {
+    let owners = prop::collection::vec(prop::option::weighted(0.7, 0usize..3), 16);
+    let endpoints = prop::collection::vec((0u8..32, 0u8..32), 12);
+    (owners, endpoints).prop_map(|(owners, endpoints)| {
+        let mut state = Wanted::new();
+        for (i, key) in keys().into_iter().enumerate() {
+            let group = i / 3;
+            let frontends: Vec<u8> = (0..4)
+                .filter(|f| owners[group * 4 + usize::from(*f)] == Some(i % 3))
+                .collect();
+            let (present, local) = endpoints[i];
+            let numbers: Vec<u8> = (0..5).filter(|n| present >> n & 1 == 1).collect();
+            let mut port = port(&key, &frontends, &numbers);
+            for (n, endpoint) in port.endpoints.values_mut().enumerate() {
+                endpoint.local = local >> n & 1 == 1;
+            }
+            if !port.frontends.is_empty() {
+                state.insert(key, port);
+            }
+        }
+        state
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Wanted, u64)>> {
+    prop::collection::vec((state(), 0u64..1_500), 1..8)
+}
+
+/// Room enough for what rests as well: nothing is ever short of it.
+const ROOMY: Limits = Limits {
+    max_services: 200,
+    max_backends: 1_000,
+    max_frontends: 100,
+    maglev_slots: 256 * 1024,
+    ..LIMITS
+};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// (a), (b), (d), (e): after every operation every frontend that stays leads to endpoints of its services; at the
+    /// end of each change the kernel holds just what is wanted; nothing overlaps, leaks, or is used before its rest is
+    /// over (the model checks that with every operation).
+    #[test]
+    fn every_prefix_of_every_plan_works(steps in steps()) {
+        let mut node = Node::new(ROOMY);
+        let mut before = Wanted::new();
+        for (state, wait) in steps {
+            node.model.promise(&before, &state);
+            node.reach(&state);
+            node.model.pass(Duration::from_millis(wait));
+            before = state;
+        }
+        node.model.promise(&before, &Wanted::new());
+        node.reach(&Wanted::new());
+        node.model.pass(ROOMY.grace);
+        node.reach(&Wanted::new());
+        prop_assert_eq!(node.ledger.usage().quarantined_slots, 0);
+    }
+
+    /// The same when changes come one by one and in any order, as the desired state tells them.
+    #[test]
+    fn single_changes_lead_to_the_same(steps in steps(), seed in any::<u64>()) {
+        use crate::desired::Change;
+        let mut node = Node::new(ROOMY);
+        let mut before = Wanted::new();
+        for (state, _) in steps {
+            let gone = before.keys().filter(|key| !state.contains_key(*key)).cloned().map(Change::Delete);
+            let changed = state.iter().filter(|(key, port)| before.get(*key) != Some(*port));
+            let mut changes: Vec<Change> =
+                gone.chain(changed.map(|(key, port)| Change::Apply(key.clone(), port.clone()))).collect();
+            changes.sort_by_key(|change| {
+                let (Change::Apply(key, _) | Change::Delete(key)) = change;
+                let bytes = key.to_string().bytes().fold(seed, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
+                lb_common::maglev::mix(bytes)
+            });
+            node.model.promise(&before, &state);
+            node.ledger.apply(changes);
+            let report = node.again();
+            prop_assert!(report.errors.is_empty() && report.failures.is_empty());
+            node.model.assert_is(&state);
+            node.assert_no_leaks(&state);
+            before = state;
+        }
+    }
+
+    /// (c): a restart without changes takes no operation.
+    #[test]
+    fn a_restart_takes_no_operation(steps in steps()) {
+        let mut node = Node::new(ROOMY);
+        for (state, wait) in steps {
+            node.reach(&state);
+            node.model.pass(Duration::from_millis(wait));
+            node = node.restart(ROOMY);
+            prop_assert_eq!(node.reach(&state), 0);
+        }
+    }
+
+    /// A kill in the middle of a plan, then a restart with yet another state.
+    #[test]
+    fn a_restart_in_the_middle_of_a_plan_goes_on(
+        first in state(), second in state(), third in state(), after in 0usize..60, happens: bool,
+    ) {
+        let mut node = Node::new(ROOMY);
+        node.reach(&first);
+        node.model.promise(&first, &second);
+        node.ledger.reset(second.clone());
+        let plan = node.ledger.plan(node.model.now);
+        for (i, step) in plan.steps.iter().enumerate() {
+            if i < after || i == after && happens {
+                let _ = crate::plan::Dataplane::apply(&mut node.model, step.op());
+            }
+        }
+        node = node.restart(ROOMY);
+        // Service ports that keep their frontends all along lead to endpoints of one of the three states.
+        let mut former = Wanted::new();
+        for (key, port) in &first {
+            let (Some(next), Some(last)) = (second.get(key), third.get(key)) else { continue };
+            let empty = port.endpoints.is_empty() || next.endpoints.is_empty();
+            if port.frontends == next.frontends && next.frontends == last.frontends && !empty {
+                let endpoints = port.endpoints.iter().chain(&next.endpoints).map(|(addr, e)| (*addr, *e)).collect();
+                former.insert(key.clone(), ServicePort { endpoints, frontends: port.frontends.clone() });
+            }
+        }
+        node.model.promise(&former, &third);
+        node.reach(&third);
+    }
+
+    /// (f): an operation fails, and may or may not have happened; planning again leads to what is wanted.
+    #[test]
+    fn after_a_failure_the_next_plans_lead_to_what_is_wanted(
+        steps in steps(), failures in prop::collection::vec((0usize..40, any::<bool>()), 1..8),
+    ) {
+        let mut node = Node::new(ROOMY);
+        let mut before = Wanted::new();
+        for ((state, wait), (after, happens)) in steps.into_iter().zip(failures) {
+            node.model.promise(&before, &state);
+            node.model.failure = Some(Failure { after, happens });
+            let report = node.sync(&state);
+            prop_assert!(report.errors.is_empty());
+            node.model.failure = None;
+            node.again();
+            node.reach(&state);
+            node.model.pass(Duration::from_millis(wait));
+            before = state;
+        }
+    }
+
+    /// The state changes again before the plan after a failure.
+    #[test]
+    fn a_failure_may_be_followed_by_another_change(
+        steps in steps(), failures in prop::collection::vec((0usize..40, any::<bool>()), 1..8),
+    ) {
+        let mut node = Node::new(ROOMY);
+        let mut last = Wanted::new();
+        for ((state, wait), (after, happens)) in steps.into_iter().zip(failures) {
+            node.model.failure = Some(Failure { after, happens });
+            let report = node.sync(&state);
+            prop_assert!(report.errors.is_empty());
+            node.model.pass(Duration::from_millis(wait));
+            last = state;
+        }
+        node.model.failure = None;
+        node.again();
+        node.reach(&last);
+        node = node.restart(ROOMY);
+        prop_assert_eq!(node.reach(&last), 0);
+    }
+
+    /// With little room everything that is programmed is right, and when there is room at last all of it is.
+    #[test]
+    fn without_room_the_rest_still_works(
+        steps in steps(), services in 1u32..8, backends in 1u32..12, frontends in 1u32..6, slots in 1u32..2_000,
+    ) {
+        let limits = Limits {
+            max_services: services, max_backends: backends, max_frontends: frontends, maglev_slots: slots, ..LIMITS
+        };
+        let mut node = Node::new(limits);
+        for (state, wait) in steps {
+            let report = node.sync(&state);
+            prop_assert!(report.failures.is_empty());
+            for (frontend, (id, _)) in node.model.frontends.clone() {
+                let slots = node.model.resolve(&frontend).unwrap_or_default();
+                prop_assert!(slots.iter().all(Option::is_some), "{} leads to a free backend", frontend);
+                prop_assert!(state.values().any(|port| port.frontends.contains_key(&frontend)), "{id}");
+            }
+            node.model.pass(Duration::from_millis(wait));
+        }
+        node.sync(&Wanted::new());
+        node.reach(&Wanted::new());
+    }
+
+    /// Whatever a kernel holds, adoption survives it and leads to what is wanted.
+    #[test]
+    fn a_damaged_kernel_is_mended(
+        first in state(), next in state(), damage in prop::collection::vec((0u8..5, any::<u32>(), any::<u32>()), 1..6),
+    ) {
+        let mut node = Node::new(ROOMY);
+        node.reach(&first);
+        for (what, x, y) in damage {
+            hurt(&mut node.model, what, x, y);
+        }
+        node.model.strict = false;
+        node = node.restart(ROOMY);
+        node.reach(&next);
+        node = node.restart(ROOMY);
+        prop_assert_eq!(node.reach(&next), 0);
+    }
+}
+
+/// Changes one thing in the kernel.
+fn hurt(model: &mut Model, what: u8, x: u32, y: u32) {
+    use crate::plan::{SnapshotBackend, TableRef};
+    let pick = |n: usize| (x as usize).checked_rem(n);
+    match what {
+        0 => {
+            let frontends: Vec<_> = model.frontends.keys().copied().collect();
+            if let Some(i) = pick(frontends.len()) {
+                model
+                    .frontends
+                    .insert(frontends[i], (y % 20, FrontendKind::NodePort));
+            }
+        }
+        1 => {
+            let services: Vec<_> = model.services.keys().copied().collect();
+            if let Some(i) = pick(services.len()) {
+                let table = TableRef::new(y % ROOMY.maglev_slots, [0, 1, 3, 256, 1 << 20][y as usize % 5]);
+                model.services.insert(services[i], table);
+            }
+        }
+        2 => {
+            let tables: Vec<TableRef> = model
+                .services
+                .values()
+                .copied()
+                .filter(|table| table.size() > 0)
+                .collect();
+            if let Some(i) = pick(tables.len())
+                && let Some(slot) = model
+                    .maglev
+                    .get_mut((tables[i].offset() + y % tables[i].size()) as usize)
+            {
+                *slot = y % 10;
+            }
+        }
+        3 => {
+            let places: Vec<_> = model.backends.keys().copied().collect();
+            if let Some(i) = pick(places.len()) {
+                model
+                    .backends
+                    .insert(places[i], SnapshotBackend::Free { generation: y });
+            }
+        }
+        _ => {
+            let places: Vec<_> = model.backends.keys().copied().collect();
+            if let Some(i) = pick(places.len())
+                && let SnapshotBackend::InUse(slot) = model.backends[&places[i]]
+            {
+                model
+                    .backends
+                    .insert((places[i].0, y % 30), SnapshotBackend::InUse(slot));
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Loads the kernel programs, over the maps that are pinned already if there are any.
+
+use std::{fs, io, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapError, MapInfo},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
+};
+use lb_common::{
+    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, map},
+    limits,
+    verdict::Reason,
+};
+use thiserror::Error;
+use tracing::info;
+
+use crate::{pins::PinFolder, probe::Features};
+
+/// Names of the tc programs.
+pub const TC_PROGRAMS: [&str; 3] = ["ingress_workload", "ingress_uplink", "egress"];
+/// Names of the cgroup programs.
+pub const CGROUP_PROGRAMS: [&str; 8] = [
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
+];
+
+/// Why the programs could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A pinned map is not what this agent works with.
+    #[error(
+        "the pinned map {} has {what} {found}, this agent needs {needed}; run `fairlead cleanup` (which stops \
+         forwarding) or start with the value that it was made with", path.display()
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the map has.
+        found: u32,
+        /// What it should have.
+        needed: u32,
+    },
+    /// A pinned map cannot be looked at.
+    #[error("open the pinned map {}: {source}", path.display())]
+    OpenMap {
+        /// The pin.
+        path: PathBuf,
+        /// What went wrong.
+        source: MapError,
+    },
+    /// The object was refused.
+    #[error("load the kernel programs: {0}")]
+    Object(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("load the kernel program {name}: {}", last_lines(source))]
+    Program {
+        /// Name of the program.
+        name: &'static str,
+        /// What the verifier said.
+        source: Box<ProgramError>,
+    },
+    /// The object is not of this build.
+    #[error("the object has no program {name}: it does not belong to this binary")]
+    NoProgram {
+        /// Name of the program.
+        name: &'static str,
+    },
+    /// A program could not be pinned.
+    #[error("pin the kernel program at {}: {source}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// The verifier's last words; the whole log is in the debug output.
+fn last_lines(error: &ProgramError) -> String {
+    const LINES: usize = 12;
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            format!(
+                "{io_error}; the verifier said: {}",
+                lines[lines.len().saturating_sub(LINES)..].join(" | ")
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Sizes of the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flows per family; each takes two entries.
+    pub flows: u32,
+    /// Frontends per family.
+    pub frontends: u32,
+    /// Services.
+    pub services: u32,
+    /// Backends per family.
+    pub backends: u32,
+    /// Maglev slots of all services together.
+    pub maglev_slots: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            flows: limits::FLOWS,
+            frontends: limits::FRONTENDS,
+            services: limits::SERVICES,
+            backends: limits::BACKENDS,
+            maglev_slots: limits::MAGLEV_SLOTS,
+        }
+    }
+}
+
+struct Layout {
+    name: &'static str,
+    key: usize,
+    value: usize,
+    entries: u32,
+}
+
+impl Sizes {
+    /// Key size, value size and number of elements of every pinned map.
+    fn layouts(&self) -> [Layout; 11] {
+        type V4 = u32;
+        type V6 = [u32; 4];
+        const fn of<K, V>(name: &'static str, entries: u32) -> Layout {
+            Layout {
+                name,
+                key: size_of::<K>(),
+                value: size_of::<V>(),
+                entries,
+            }
+        }
+        [
+            of::<FrontendKey<V4>, Frontend>(map::FRONTENDS4, self.frontends),
+            of::<FrontendKey<V6>, Frontend>(map::FRONTENDS6, self.frontends),
+            of::<u32, Service>(map::SERVICES, self.services),
+            of::<u32, [u32; 2]>(map::MAGLEV, self.maglev_slots / 2),
+            of::<u32, Backend<V4>>(map::BACKENDS4, self.backends),
+            of::<u32, Backend<V6>>(map::BACKENDS6, self.backends),
+            of::<FlowKey<V4>, Flow<V4>>(map::FLOWS4, self.flows.saturating_mul(2)),
+            of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
+            of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
+            of::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, limits::SOCKETS),
+            of::<u32, u64>(map::COUNTERS, Reason::COUNT),
+        ]
+    }
+}
+
+/// Loads programs and maps. Maps that are pinned in `pins` are taken over, the others are made and pinned there. What
+/// runs is not touched: attaching the programs is another step.
+///
+/// # Errors
+///
+/// [`LoadError`]; maps that were newly pinned are unpinned again.
+pub fn load(
+    object: &[u8],
+    pins: &PinFolder,
+    sizes: &Sizes,
+    features: &Features,
+    log_level: u8,
+) -> Result<Ebpf, LoadError> {
+    let layouts = sizes.layouts();
+    let adopted = check_pinned(pins, &layouts)?;
+    let result = load_over(object, pins, &layouts, features, log_level);
+    match &result {
+        Ok(_) => info!(
+            adopted = adopted.len(),
+            of = layouts.len(),
+            "loaded the kernel programs"
+        ),
+        Err(_) => {
+            for layout in layouts.iter().filter(|layout| !adopted.contains(&layout.name)) {
+                // Only what this call may have made; a map that it did not get to has no pin.
+                let _ = fs::remove_file(pins.maps().join(layout.name));
+            }
+        }
+    }
+    result
+}
+
+fn load_over(
+    object: &[u8],
+    pins: &PinFolder,
+    layouts: &[Layout],
+    features: &Features,
+    log_level: u8,
+) -> Result<Ebpf, LoadError> {
+    let csum_ipv6_flag: u64 = if features.csum_ipv6_flag { BPF_F_IPV6 } else { 0 };
+    let set_retval = u8::from(features.set_retval);
+    let mut loader = EbpfLoader::new();
+    loader
+        .default_map_pin_directory(pins.maps())
+        .override_global("NETNS_COOKIE", &features.netns_cookie, true)
+        .override_global("CSUM_IPV6_FLAG", &csum_ipv6_flag, true)
+        .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true);
+    for layout in layouts {
+        loader.map_max_entries(layout.name, layout.entries);
+    }
+    let mut bpf = loader
+        .load(object)
+        .map_err(|error| LoadError::Object(Box::new(error)))?;
+    for name in TC_PROGRAMS {
+        let program: &mut SchedClassifier = program(&mut bpf, name)?;
+        program.load().map_err(|source| LoadError::Program {
+            name,
+            source: Box::new(source),
+        })?;
+    }
+    for name in CGROUP_PROGRAMS {
+        let program: &mut CgroupSockAddr = program(&mut bpf, name)?;
+        program.load().map_err(|source| LoadError::Program {
+            name,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(bpf)
+}
+
+/// `BPF_F_IPV6` of `bpf_l4_csum_replace`.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// A program of the object, by name and type.
+///
+/// # Errors
+///
+/// [`LoadError::NoProgram`] if there is none.
+pub fn program<'a, T>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+{
+    let no_program = LoadError::NoProgram { name };
+    match bpf.program_mut(name).map(<&mut T>::try_from) {
+        Some(Ok(program)) => Ok(program),
+        _ => Err(no_program),
+    }
+}
+
+/// Which maps are pinned. Pinning by name takes over whatever has the name, so all of them are looked at first.
+fn check_pinned(pins: &PinFolder, layouts: &[Layout]) -> Result<Vec<&'static str>, LoadError> {
+    let mut adopted = Vec::new();
+    for layout in layouts {
+        let path = pins.maps().join(layout.name);
+        if !path.exists() {
+            continue;
+        }
+        let info = match MapInfo::from_pin(&path) {
+            Ok(info) => info,
+            Err(source) => return Err(LoadError::OpenMap { path, source }),
+        };
+        for (what, found, needed) in [
+            ("keys of (bytes)", info.key_size(), layout.key as u32),
+            ("values of (bytes)", info.value_size(), layout.value as u32),
+            ("elements:", info.max_entries(), layout.entries),
+        ] {
+            if found != needed {
+                return Err(LoadError::Layout {
+                    path,
+                    what,
+                    found,
+                    needed,
+                });
+            }
+        }
+        adopted.push(layout.name);
+    }
+    Ok(adopted)
+}

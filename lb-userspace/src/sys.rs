@@ -1,0 +1,396 @@
+//! System calls that aya and rustix do not offer, behind safe functions. The only unsafe code of the agent.
+//!
+//! Structures follow `union bpf_attr` and `struct bpf_link_info` of `include/uapi/linux/bpf.h`.
+
+#![expect(
+    unsafe_code,
+    reason = "raw system calls and memory shared with the kernel; each block says why it is sound"
+)]
+
+use std::{
+    ffi::{CString, c_int, c_long},
+    io,
+    marker::PhantomData,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+const BPF_OBJ_PIN: c_int = 6;
+const BPF_OBJ_GET: c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
+const BPF_LINK_CREATE: c_int = 28;
+const BPF_LINK_UPDATE: c_int = 29;
+const BPF_LINK_DETACH: c_int = 34;
+
+/// With no other program named: before all of them.
+const BPF_F_BEFORE: u32 = 1 << 3;
+
+/// Where a link attaches: `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AttachType {
+    /// `connect()` of an IPv4 socket.
+    CgroupInet4Connect = 10,
+    /// `connect()` of an IPv6 socket.
+    CgroupInet6Connect = 11,
+    /// `sendmsg()` of an unconnected IPv4 UDP socket.
+    CgroupUdp4Sendmsg = 14,
+    /// `sendmsg()` of an unconnected IPv6 UDP socket.
+    CgroupUdp6Sendmsg = 15,
+    /// `recvmsg()` of an IPv4 UDP socket.
+    CgroupUdp4Recvmsg = 19,
+    /// `recvmsg()` of an IPv6 UDP socket.
+    CgroupUdp6Recvmsg = 20,
+    /// `getpeername()` of an IPv4 socket.
+    CgroupInet4Getpeername = 29,
+    /// `getpeername()` of an IPv6 socket.
+    CgroupInet6Getpeername = 30,
+    /// Into the node from a device (kernel 6.6).
+    TcxIngress = 46,
+    /// Out of the node to a device (kernel 6.6).
+    TcxEgress = 47,
+}
+
+/// What a link hangs on.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// A network device of the calling thread's namespace, by index.
+    Device(u32),
+    /// A cgroup, by its open folder.
+    Cgroup(BorrowedFd<'a>),
+}
+
+/// What the kernel tells of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Identifier of the link, unique on this kernel.
+    pub id: u32,
+    /// Identifier of the program that runs.
+    pub program_id: u32,
+    /// For a tcx link: the device, 0 when it is gone. For other links meaningless.
+    pub ifindex: u32,
+    /// For a cgroup link: the cgroup, 0 when it is gone. For other links meaningless.
+    pub cgroup_id: u64,
+}
+
+fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<c_long> {
+    // SAFETY: `attr` is a whole structure that begins like `union bpf_attr` for that command, and its length is told.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn bpf_fd<T>(command: c_int, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    let fd = c_int::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    prog_fd: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u64,
+    expected_revision: u64,
+}
+
+/// Attaches a program by a link.
+///
+/// Of several tcx programs on a device, ours is the first to see what comes in and the last to see what goes out: the
+/// others then meet the real addresses, as the stack does.
+///
+/// # Errors
+///
+/// What the kernel says: ENODEV for a device that is gone, EINVAL where the kernel knows no such links.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    target: Target<'_>,
+    attach_type: AttachType,
+) -> io::Result<OwnedFd> {
+    let target = match target {
+        Target::Device(ifindex) => ifindex,
+        Target::Cgroup(folder) => folder.as_raw_fd().cast_unsigned(),
+    };
+    let flags = if attach_type == AttachType::TcxIngress {
+        BPF_F_BEFORE
+    } else {
+        0
+    };
+    let mut attr = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target,
+        attach_type: attach_type as u32,
+        flags,
+        ..LinkCreate::default()
+    };
+    bpf_fd(BPF_LINK_CREATE, &mut attr)
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Replaces the program of a link; no packet sees neither of them.
+///
+/// # Errors
+///
+/// ENOLINK if the link has lost its device or cgroup.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdate {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+        new_prog_fd: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Detaches a link at once, whoever else holds it.
+///
+/// # Errors
+///
+/// What the kernel says; a link that hangs on nothing any more is no error to it.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd().cast_unsigned();
+    bpf(BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
+#[repr(C)]
+struct ObjPath {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins a link at `path`, which must lie on a bpffs.
+///
+/// # Errors
+///
+/// EEXIST if something is pinned there already.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = ObjPath {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd().cast_unsigned(),
+        file_flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+///
+/// ENOENT if nothing is.
+pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = ObjPath {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    bpf_fd(BPF_OBJ_GET, &mut attr)
+}
+
+#[repr(C)]
+struct InfoByFd {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct RawLinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    pad: u32,
+    /// tcx: device index, then attach type. cgroup: the 64-bit cgroup id.
+    target: [u32; 2],
+    rest: [u64; 8],
+}
+
+/// What the kernel tells of a link.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = RawLinkInfo::default();
+    let mut attr = InfoByFd {
+        bpf_fd: link.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<RawLinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let [low, high] = info.target.map(u32::to_ne_bytes);
+    let cgroup_id = u64::from_ne_bytes([low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]]);
+    Ok(LinkInfo {
+        id: info.id,
+        program_id: info.program_id,
+        ifindex: info.target[0],
+        cgroup_id,
+    })
+}
+
+/// Cookie of the calling thread's network namespace: `SO_NETNS_COOKIE` (kernel 5.14) of a socket in it.
+///
+/// # Errors
+///
+/// ENOPROTOOPT on older kernels.
+pub fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: c_int = 71;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which has that many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
+}
+
+/// An integer that kernel and agent share: it is read and written whole.
+pub trait Shared: Copy {
+    /// The atomic of the same size.
+    type Atomic: Sync;
+    /// One store, after everything that was stored before.
+    fn store(to: &Self::Atomic, value: Self);
+    /// One load.
+    fn load(from: &Self::Atomic) -> Self;
+}
+
+impl Shared for u32 {
+    type Atomic = AtomicU32;
+
+    fn store(to: &AtomicU32, value: Self) {
+        to.store(value, Ordering::Release);
+    }
+
+    fn load(from: &AtomicU32) -> Self {
+        from.load(Ordering::Acquire)
+    }
+}
+
+impl Shared for u64 {
+    type Atomic = AtomicU64;
+
+    fn store(to: &AtomicU64, value: Self) {
+        to.store(value, Ordering::Release);
+    }
+
+    fn load(from: &AtomicU64) -> Self {
+        from.load(Ordering::Acquire)
+    }
+}
+
+/// The elements of an array map (`BPF_F_MMAPABLE`) as memory.
+#[derive(Debug)]
+pub struct MappedArray<T: Shared> {
+    start: NonNull<T::Atomic>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+// SAFETY: the memory is shared with the kernel anyway, and reached through atomics only.
+unsafe impl<T: Shared> Send for MappedArray<T> {}
+
+impl<T: Shared> MappedArray<T> {
+    /// Maps the first `len` elements, which must be all of the map's (of `size_of::<T>()` bytes each, without gaps).
+    ///
+    /// # Errors
+    ///
+    /// If the map is smaller, or was made without `BPF_F_MMAPABLE`.
+    pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses one that is larger than the
+        // map (rounded up to pages), and keeps the map alive as long as the mapping.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map,
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Self {
+            start,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    /// The number of elements.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn elements(&self) -> &[T::Atomic] {
+        // SAFETY: `len` elements are mapped from `start` on as long as `self` lives, any bytes are a value, and all
+        // access is atomic.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// Writes an element by one store; none if there is no such element.
+    #[must_use]
+    pub fn set(&self, index: u32, value: T) -> Option<()> {
+        T::store(self.elements().get(index as usize)?, value);
+        Some(())
+    }
+
+    /// An element, if there is one with that index.
+    pub fn get(&self, index: u32) -> Option<T> {
+        self.elements().get(index as usize).map(T::load)
+    }
+}
+
+impl<T: Shared> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+        debug_assert!(unmapped.is_ok(), "unmapping our own mapping: {unmapped:?}");
+    }
+}
