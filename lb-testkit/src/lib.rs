@@ -1,1 +1,35 @@
-//! Placeholder.
+//! A lab of network namespaces on one kernel: two nodes with pods, joined by a switch, and a client outside.
+//!
+//! ```text
+//!   client ──────────────┐
+//!   172.18.0.100         │
+//!                     switch (a bridge in a namespace of its own)
+//!                        │                         │
+//!   node1 eth0 172.18.0.2                          node2 eth0 172.18.0.3
+//!     │ veth-n1-a, veth-n1-b …                       │ veth-n2-a …
+//!   pods 10.244.1.11, .12 …                        pods 10.244.2.11, .12 …
+//! ```
+//!
+//! Everything has an IPv6 address of the same shape. A lab is gone when its [`Lab`] is dropped, also by a panic,
+//! SIGINT or SIGTERM; what a killed process left is removed when the next lab is built.
+
+mod capture;
+mod client;
+mod command;
+mod host;
+mod lab;
+mod server;
+mod stale;
+mod topology;
+mod transfer;
+
+pub use self::{
+    capture::{Capture, Seen},
+    client::{Answer, http_get, udp_ask},
+    command::{output, run_command},
+    host::{Host, Process},
+    lab::{Builder, Lab},
+    server::Server,
+    topology::{Wiring, addresses},
+    transfer::{Direction, transfer},
+};

@@ -1,3 +1,5 @@
-//! Tests of Fairlead against real kernels: packet tables and the namespace lab.
+//! Tests of Fairlead against real kernels: packet tables, and agents in a lab of network namespaces.
 
+pub mod agent;
+pub mod manifests;
 pub mod packets;

@@ -169,7 +169,7 @@ pub enum Op {
         /// Backend indexes, of the family of the service that will name the table.
         slots: Vec<u32>,
     },
-    /// Writes SERVICES[id]: a single store of eight bytes, so a reader sees the old or the new table.
+    /// Writes `SERVICES[id]`: a single store of eight bytes, so a reader sees the old or the new table.
     PutService {
         /// Index into SERVICES.
         id: u32,
@@ -240,7 +240,7 @@ impl SnapshotBackend {
 pub struct Snapshot {
     /// Every element of FRONTENDS4 and FRONTENDS6.
     pub frontends: BTreeMap<FrontendAddr, SnapshotFrontend>,
-    /// SERVICES[id], for every id below the size of SERVICES that a frontend names or whose element is not
+    /// `SERVICES[id]`, for every id below the size of SERVICES that a frontend names or whose element is not
     /// [`TableRef::EMPTY`]. Others are free.
     pub services: BTreeMap<u32, TableRef>,
     /// By service id, for the ids that frontends name: the slots of its table, read from MAGLEV. A service is absent

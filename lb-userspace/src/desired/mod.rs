@@ -2,7 +2,7 @@
 //!
 //! [`Desired::update`] works out anew the Services that the index says were touched, and tells what came of it as
 //! [`Change`]s. It holds Kubernetes' rules: [`frontends`] for the addresses of a Service, [`endpoints`] for who serves,
-//! [`claims`] for two Services that want one address.
+//! `claims` for two Services that want one address.
 
 mod claims;
 pub mod endpoints;

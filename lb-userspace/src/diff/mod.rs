@@ -1,6 +1,6 @@
 //! From what the kernel holds to what is desired, in an order that never breaks what works.
 //!
-//! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync`] does
+//! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync()`] does
 //! that), so it never believes what it merely planned. A plan first makes, for every service that changes, the
 //! backends, the table and the service; then it moves and adds frontends; then it removes frontends; and last it takes
 //! services and backends out of use. (A service that loses a frontend to another one gets its new table only when the
@@ -17,12 +17,14 @@ mod adopt;
 mod backends;
 mod confirm;
 mod ledger;
+mod make;
 mod numbers;
 mod planner;
 mod quarantine;
 mod space;
 mod sync;
 mod table;
+mod unmake;
 
 use thiserror::Error;
 

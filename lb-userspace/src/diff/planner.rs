@@ -5,17 +5,10 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{abi::TableRef, maglev::table_size};
-
-use super::{
-    DiffError, Ledger,
-    backends::next_generation,
-    ledger::{Entry, Record, Table},
-    space::Block,
-};
+use super::{DiffError, Ledger, ledger::Table};
 use crate::{
-    desired::{Endpoint, EndpointAddr, ServicePortKey},
-    plan::{BackendSlot, Family, FrontendAddr, Op},
+    desired::{EndpointAddr, ServicePortKey},
+    plan::{Family, FrontendAddr, Op},
 };
 
 /// One operation, and what the ledger must know of it.
@@ -58,26 +51,26 @@ pub struct Plan {
 
 /// A plan in the making.
 #[derive(Default)]
-struct Draft {
-    steps: Vec<Step>,
+pub(super) struct Draft {
+    pub(super) steps: Vec<Step>,
     /// New tables of services that lose a frontend to another one: they come after the frontend has moved, which would
     /// lead to endpoints in between that it never had.
-    late: Vec<Step>,
+    pub(super) late: Vec<Step>,
     /// Frontends that lead somewhere else, or nowhere, once the steps are done.
-    moved: BTreeSet<FrontendAddr>,
+    pub(super) moved: BTreeSet<FrontendAddr>,
     /// Frontends that the plan adds, by family.
-    added: BTreeMap<Family, usize>,
-    errors: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
+    pub(super) added: BTreeMap<Family, usize>,
+    pub(super) errors: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
     /// Service ports that nothing may lead to: they are not in the kernel, and the plan does not change that.
-    absent: BTreeSet<ServicePortKey>,
+    pub(super) absent: BTreeSet<ServicePortKey>,
 }
 
 impl Draft {
-    fn push(&mut self, op: Op, what: What) {
+    pub(super) fn push(&mut self, op: Op, what: What) {
         self.steps.push(Step { op, what });
     }
 
-    fn error(&mut self, error: DiffError) {
+    pub(super) fn error(&mut self, error: DiffError) {
         self.errors
             .entry(error.service().clone())
             .or_default()
@@ -148,323 +141,6 @@ impl Ledger {
         for id in self.doomed.iter().copied().collect::<Vec<_>>() {
             self.finish(id, now);
         }
-    }
-
-    /// Backends, table and service of a service port.
-    fn make(&mut self, draft: &mut Draft, key: &ServicePortKey) {
-        let Some(wanted) = self.wanted.get(key).map(|port| port.endpoints.clone()) else {
-            return;
-        };
-        let Some(id) = self.identifier(key) else {
-            draft.absent.insert(key.clone());
-            return draft.error(DiffError::Services {
-                service: key.clone(),
-                limit: self.limits.max_services,
-            });
-        };
-        let Some(entry) = self.entries.remove(&id) else {
-            return;
-        };
-        let before = draft.steps.len();
-        let made = self.make_entry(draft, key, id, &entry, &wanted);
-        if !made {
-            draft.steps.truncate(before);
-        }
-        if made || entry.served {
-            self.entries.insert(id, entry);
-            return;
-        }
-        draft.absent.insert(key.clone());
-        if entry.is_untouched() {
-            self.id_of.remove(key);
-            self.ids.give_back(id);
-        } else {
-            self.entries.insert(id, entry);
-        }
-    }
-
-    /// Returns false if there is no room to change anything; then the steps it added do not count.
-    fn make_entry(
-        &mut self,
-        draft: &mut Draft,
-        key: &ServicePortKey,
-        id: u32,
-        entry: &Entry,
-        wanted: &BTreeMap<EndpointAddr, Endpoint>,
-    ) -> bool {
-        let members = self.put_backends(draft, key, id, entry, wanted);
-        if entry
-            .table
-            .as_ref()
-            .is_some_and(|table| table.members.iter().eq(members.keys()))
-        {
-            return true;
-        }
-        if !entry.served && members.is_empty() && !wanted.is_empty() {
-            return false;
-        }
-        let size = table_size(members.len());
-        let block = if size == 0 { None } else { self.space.take(size) };
-        if size != 0 && block.is_none() {
-            let limit = self.limits.maglev_slots;
-            draft.error(DiffError::Table {
-                service: key.clone(),
-                slots: size,
-                limit,
-            });
-            return false;
-        }
-        if let Some(block) = block {
-            self.reserved_blocks.insert(block);
-            let slots = self.builder.build(&members);
-            draft.push(
-                Op::WriteTable {
-                    offset: block.offset,
-                    slots,
-                },
-                What::Table { id },
-            );
-        }
-        let table = Table {
-            block,
-            members: members.into_keys().collect(),
-        };
-        let op = Op::PutService {
-            id,
-            table: block.map_or(TableRef::EMPTY, Block::table),
-        };
-        let step = Step {
-            op,
-            what: What::Service { table },
-        };
-        if self.loses_frontends(key, entry) {
-            draft.late.push(step)
-        } else {
-            draft.steps.push(step)
-        }
-        true
-    }
-
-    /// Whether another service port takes over a frontend that leads to this one.
-    fn loses_frontends(&self, key: &ServicePortKey, entry: &Entry) -> bool {
-        let owners = entry
-            .frontends
-            .iter()
-            .filter_map(|frontend| self.wanted_frontends.get(frontend));
-        owners.into_iter().any(|owner| owner != key)
-    }
-
-    /// Puts the backends in place that are missing. Returns the endpoints that the service can have, with their
-    /// indexes: those that are wanted, as far as there is room.
-    fn put_backends(
-        &mut self,
-        draft: &mut Draft,
-        key: &ServicePortKey,
-        id: u32,
-        entry: &Entry,
-        wanted: &BTreeMap<EndpointAddr, Endpoint>,
-    ) -> BTreeMap<EndpointAddr, u32> {
-        let mut members = BTreeMap::new();
-        let mut missing = 0;
-        for (endpoint, Endpoint { local }) in wanted {
-            let known = entry.slots.get(endpoint);
-            let place = match known {
-                Some(slot) => Some((slot.index, slot.generation)),
-                None => self.backends(entry.family).take(),
-            };
-            let Some((index, generation)) = place else {
-                missing += 1;
-                continue;
-            };
-            members.insert(*endpoint, index);
-            if known.is_none() {
-                self.reserved_backends.insert((entry.family, index));
-            }
-            if known.and_then(|slot| slot.local) != Some(*local) {
-                let EndpointAddr { addr, port } = *endpoint;
-                let slot = BackendSlot {
-                    addr,
-                    port,
-                    protocol: key.protocol,
-                    generation,
-                    local: *local,
-                };
-                draft.push(Op::PutBackend { index, slot }, What::Backend { id });
-            }
-        }
-        if missing > 0 {
-            let (family, limit) = (entry.family, self.backends(entry.family).limit());
-            draft.error(DiffError::Backends {
-                service: key.clone(),
-                missing,
-                family,
-                limit,
-            });
-        }
-        members
-    }
-
-    /// The service port's identifier; a new one if it has none.
-    fn identifier(&mut self, key: &ServicePortKey) -> Option<u32> {
-        if let Some(id) = self.id_of.get(key) {
-            return Some(*id);
-        }
-        let id = self.ids.take()?;
-        self.id_of.insert(key.clone(), id);
-        self.entries.insert(id, Entry::new(Some(key.clone()), key.family));
-        Some(id)
-    }
-
-    /// Adds the frontends of a service port, and takes over those that lead elsewhere.
-    fn put_frontends(&mut self, draft: &mut Draft, key: &ServicePortKey) {
-        let (Some(port), Some(id)) = (self.wanted.get(key), self.id_of.get(key)) else {
-            return;
-        };
-        if draft.absent.contains(key) {
-            return;
-        }
-        let own = port
-            .frontends
-            .iter()
-            .filter(|(frontend, _)| self.wanted_frontends.get(*frontend) == Some(key));
-        let mut missing = Vec::new();
-        for (frontend, kind) in own {
-            let record = self.frontends.get(frontend);
-            if record
-                == Some(&Record::Known {
-                    service: *id,
-                    kind: Some(*kind),
-                })
-            {
-                continue;
-            }
-            if record.is_none() {
-                let added = draft.added.entry(frontend.family()).or_default();
-                if self.frontends_of(frontend.family()) + *added >= self.limits.max_frontends as usize {
-                    missing.push(*frontend);
-                    continue;
-                }
-                *added += 1;
-            }
-            draft.moved.insert(*frontend);
-            let op = Op::PutFrontend {
-                frontend: *frontend,
-                service: *id,
-                kind: *kind,
-            };
-            draft.push(op, What::Frontend);
-        }
-        let limit = self.limits.max_frontends;
-        for frontend in missing {
-            draft.error(DiffError::Frontends {
-                service: key.clone(),
-                frontend,
-                limit,
-            });
-        }
-    }
-
-    /// Removes frontends that nobody wants, and those that somebody wants who is not in the kernel.
-    fn delete_frontends<'a>(&'a self, draft: &mut Draft, ids: impl Iterator<Item = &'a u32>) {
-        let of_entries = ids
-            .filter_map(|id| self.entries.get(id))
-            .flat_map(|entry| &entry.frontends);
-        let candidates: BTreeSet<FrontendAddr> = of_entries.chain(&self.loose).copied().collect();
-        for frontend in candidates {
-            let wanted_by = self.wanted_frontends.get(&frontend);
-            if wanted_by.is_none_or(|key| draft.absent.contains(key)) {
-                draft.moved.insert(frontend);
-                draft.push(Op::DeleteFrontend { frontend }, What::Frontend);
-            }
-        }
-    }
-
-    /// Takes services and backends out of use that nothing leads to once the steps so far are done.
-    fn take_out(&self, draft: &mut Draft, ids: &[u32], doomed: &[u32]) {
-        let planned: BTreeMap<u32, BTreeSet<EndpointAddr>> = draft
-            .steps
-            .iter()
-            .filter_map(|step| match (&step.op, &step.what) {
-                (Op::PutService { id, .. }, What::Service { table }) => Some((*id, table.members.clone())),
-                _ => None,
-            })
-            .collect();
-        let mut free = Vec::new();
-        for (id, entry) in doomed.iter().filter_map(|id| Some((*id, self.entries.get(id)?))) {
-            if !entry.frontends.is_subset(&draft.moved) {
-                continue;
-            }
-            if !entry.has_empty_table() {
-                let table = Table {
-                    block: None,
-                    members: BTreeSet::new(),
-                };
-                draft.push(
-                    Op::PutService {
-                        id,
-                        table: TableRef::EMPTY,
-                    },
-                    What::Service { table },
-                );
-            }
-            free.extend(entry.slots.keys().map(|endpoint| (id, *endpoint)));
-        }
-        let nobody = BTreeSet::new();
-        for (id, entry) in ids.iter().filter_map(|id| Some((*id, self.entries.get(id)?))) {
-            let members = match (planned.get(&id), &entry.table) {
-                (Some(planned), _) => planned,
-                (None, Some(table)) => &table.members,
-                (None, None) if !entry.served && entry.maybe.is_empty() => &nobody,
-                // Nobody knows which table is in force: every backend may be needed.
-                (None, None) => continue,
-            };
-            let unused = entry.slots.keys().filter(|endpoint| !members.contains(*endpoint));
-            free.extend(unused.map(|endpoint| (id, *endpoint)));
-        }
-        for (id, endpoint) in free {
-            self.free_backend(draft, id, endpoint);
-        }
-        for (family, index) in &self.strays {
-            let generation = next_generation(self.generation(*family, *index));
-            let op = Op::FreeBackend {
-                family: *family,
-                index: *index,
-                generation,
-            };
-            draft.push(op, What::Free { owner: None });
-        }
-    }
-
-    fn free_backend(&self, draft: &mut Draft, id: u32, endpoint: EndpointAddr) {
-        let Some(entry) = self.entries.get(&id) else {
-            return;
-        };
-        let Some(slot) = entry.slots.get(&endpoint) else {
-            return;
-        };
-        let generation = next_generation(slot.generation);
-        let op = Op::FreeBackend {
-            family: entry.family,
-            index: slot.index,
-            generation,
-        };
-        draft.push(
-            op,
-            What::Free {
-                owner: Some((id, endpoint)),
-            },
-        );
-    }
-
-    fn generation(&self, family: Family, index: u32) -> u32 {
-        match family {
-            Family::V4 => self.backends_v4.generation(index),
-            Family::V6 => self.backends_v6.generation(index),
-        }
-    }
-
-    fn frontends_of(&self, family: Family) -> usize {
-        self.frontends_by_family[family as usize]
     }
 
     /// The errors that were not told before.

@@ -1,7 +1,11 @@
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
 
 use super::*;
-use crate::watch::Object;
+use crate::watch::{Object, reader::MOST_QUIET};
 
 /// Longer than anything takes here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);

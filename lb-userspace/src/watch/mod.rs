@@ -4,14 +4,15 @@
 //! number of [`Event::InitApply`], [`Event::InitDone`]), for each kind by itself; then single changes. A list replaces
 //! everything that was known of its kind.
 //!
-//! The source here is a folder of manifests ([`Manifests`]). It has three parts: [`parse`] makes objects of a text
-//! and is pure; [`store`] keeps the objects of every file and is pure; [`folder`] and [`follow`] read and watch.
+//! The source here is a folder of manifests ([`Manifests`]): [`parse`] makes objects of a text and is pure; [`store`]
+//! keeps the objects of every file and is pure; `reader` reads the folder and `follow` watches it.
 
 mod folder;
 mod follow;
 mod manifests;
 pub mod parse;
 mod pending;
+mod reader;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

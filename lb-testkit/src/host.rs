@@ -1,0 +1,183 @@
+//! A namespace of the lab with what runs in it.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A node, a pod, or the client.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name in the lab: `node1`, `n1-a`, `client`.
+    pub name: String,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    pub(crate) netns: String,
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) run_folder: PathBuf,
+}
+
+impl Host {
+    /// The network namespace as a file.
+    pub fn netns_path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.netns)
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace and returns what it returns.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace cannot be entered, or what `work` says.
+    ///
+    /// # Panics
+    ///
+    /// If `work` panics.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.netns_path();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+                move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
+                    .with_context(|| format!("enter {}", path.display()))?;
+                work()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A command that will run inside the namespace, and, on a node, in the node's cgroup.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let netns = format!("--net={}", self.netns_path().display());
+        let mut command = match &self.cgroup {
+            None => Command::new("nsenter"),
+            Some(cgroup) => {
+                let mut command = Command::new("sh");
+                command
+                    .args(["-c", r#"echo $$ > "$0" && exec nsenter "$@""#])
+                    .arg(cgroup.join("cgroup.procs"));
+                command
+            }
+        };
+        command.arg(netns).arg(program);
+        command
+    }
+
+    /// Starts a command whose output goes to a file in the lab's folder. It is killed when the value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn spawn(&self, label: &str, command: &mut Command) -> Result<Process> {
+        let log = self.run_folder.join(format!("{}-{label}.log", self.name));
+        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        Ok(Process {
+            child,
+            log,
+            label: format!("{} on {}", label, self.name),
+        })
+    }
+}
+
+/// A process of the lab.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    label: String,
+}
+
+impl Process {
+    /// Its process number. The program replaces the shell and `nsenter` that started it, so it is the program's own.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until its output contains `text`.
+    ///
+    /// # Errors
+    ///
+    /// If it ends before, or takes longer than `limit`; with its output.
+    pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            if self.log().contains(text) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{} ended ({status}) without saying {text:?}:\n{}",
+                    self.label,
+                    self.log()
+                );
+            }
+            if Instant::now() > end {
+                bail!(
+                    "{} did not say {text:?} within {limit:?}:\n{}",
+                    self.label,
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).with_context(|| format!("signal {}", self.label))
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// If it takes longer than `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("{} still runs after {limit:?}:\n{}", self.label, self.log());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Neither fails for a child that has not been waited for; one that has ended is only waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

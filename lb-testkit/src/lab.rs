@@ -1,0 +1,370 @@
+//! Builds a lab.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::mount::{MountFlags, mount};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    command::{ip_batch, run_command},
+    host::Host,
+    stale,
+    topology::{self, Wiring, addresses, pod_name},
+};
+
+/// Number of nodes.
+const NODES: u8 = 2;
+
+/// One lab at a time in a process: the process itself moves into the lab's cgroup.
+static ONE_LAB: Mutex<()> = Mutex::new(());
+/// Labs of this process, for the signal handler.
+static ALIVE: Mutex<Vec<(String, PathBuf, PathBuf)>> = Mutex::new(Vec::new());
+static SIGNALS: Once = Once::new();
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// What a lab is to look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Builder {
+    wiring: Wiring,
+    pods: u8,
+}
+
+impl Builder {
+    /// How pods are connected.
+    #[must_use]
+    pub const fn wiring(mut self, wiring: Wiring) -> Self {
+        self.wiring = wiring;
+        self
+    }
+
+    /// How many pods each node has, 26 at most.
+    #[must_use]
+    pub const fn pods_per_node(mut self, pods: u8) -> Self {
+        self.pods = pods;
+        self
+    }
+
+    /// Builds the lab, after removing what killed processes left.
+    ///
+    /// # Errors
+    ///
+    /// What could not be made; whatever was made until then is removed again.
+    pub fn build(self) -> Result<Lab> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("a lab of network namespaces needs root; run the tests as root");
+        }
+        let guard = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
+        stale::sweep();
+        clean_up_on_signals();
+        let id = format!("{:x}{:x}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = Path::new(stale::RUN).join(&id);
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        stale::claim(&folder)?;
+        let cgroup = cgroup_mount()?.join(format!("fairlead-lab-{id}"));
+        let home = own_cgroup()?;
+        alive().push((id.clone(), cgroup.clone(), home.clone()));
+        let mut lab = Lab {
+            id,
+            folder,
+            cgroup,
+            home,
+            wiring: self.wiring,
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            client: None,
+            _one: guard,
+        };
+        lab.make(self)?;
+        Ok(lab)
+    }
+}
+
+fn alive() -> MutexGuard<'static, Vec<(String, PathBuf, PathBuf)>> {
+    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A signal that ends the process takes the labs down first.
+fn clean_up_on_signals() {
+    SIGNALS.call_once(|| {
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+            eprintln!("lab: signals cannot be caught; a lab that is interrupted is removed by the next one");
+            return;
+        };
+        thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                for (id, cgroup, home) in alive().drain(..) {
+                    leave_cgroup(&home);
+                    stale::tear_down(&id, Some(&cgroup));
+                }
+                process::exit(128 + signal);
+            }
+        });
+    });
+}
+
+/// The mount point of the cgroup v2 hierarchy.
+fn cgroup_mount() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+    mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1).zip(line.split(' ').nth(2)))
+        .find_map(|(point, kind)| (kind == "cgroup2").then(|| PathBuf::from(point)))
+        .context("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
+}
+
+/// The folder of the cgroup that this process is in.
+fn own_cgroup() -> Result<PathBuf> {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let path = cgroups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .context("this process is in no cgroup v2")?;
+    Ok(cgroup_mount()?.join(path))
+}
+
+fn leave_cgroup(home: &Path) {
+    // Without it the lab's cgroup cannot be removed, which the next sweep makes good.
+    let _ = fs::write(home.join("cgroup.procs"), process::id().to_string());
+}
+
+/// A lab of network namespaces.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    folder: PathBuf,
+    cgroup: PathBuf,
+    home: PathBuf,
+    wiring: Wiring,
+    nodes: Vec<Host>,
+    pods: Vec<Vec<Host>>,
+    client: Option<Host>,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    /// A lab with routed pods, three on each of two nodes, until told otherwise.
+    pub const fn builder() -> Builder {
+        Builder {
+            wiring: Wiring::Routed,
+            pods: 3,
+        }
+    }
+
+    /// How pods are connected.
+    pub const fn wiring(&self) -> Wiring {
+        self.wiring
+    }
+
+    /// A node, counted from 1.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn node(&self, node: usize) -> &Host {
+        &self.nodes[node - 1]
+    }
+
+    /// A pod of a node, both counted from 1.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn pod(&self, node: usize, pod: usize) -> &Host {
+        &self.pods[node - 1][pod - 1]
+    }
+
+    /// The client outside.
+    ///
+    /// # Panics
+    ///
+    /// Never: a lab that was built has one.
+    pub fn client(&self) -> &Host {
+        self.client.as_ref().expect("a lab that was built has a client")
+    }
+
+    /// A folder for files of the lab; it goes with the lab.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The cgroup that all nodes' processes are below of, and this process too: agents of all nodes attach to it.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// The folder on a bpffs for the agent of a node, counted from 1.
+    pub fn bpffs(&self, node: usize) -> PathBuf {
+        self.folder.join("bpf").join(format!("node{node}"))
+    }
+
+    fn netns(&self, name: &str) -> String {
+        format!("{}{name}", stale::prefix(&self.id))
+    }
+
+    fn make(&mut self, builder: Builder) -> Result<()> {
+        self.make_folders()?;
+        let switch = self.netns("switch");
+        let client = self.netns("client");
+        let mut names = vec![switch.clone(), client.clone()];
+        let pods: Vec<Vec<String>> = (1..=NODES)
+            .map(|node| {
+                (1..=builder.pods)
+                    .map(|pod| self.netns(&pod_name(node, pod)))
+                    .collect()
+            })
+            .collect();
+        let nodes: Vec<String> = (1..=NODES)
+            .map(|node| self.netns(&format!("node{node}")))
+            .collect();
+        names.extend(nodes.iter().cloned().chain(pods.iter().flatten().cloned()));
+        for name in &names {
+            run_command("ip", &["netns", "add", name])?;
+        }
+        self.describe(&nodes, &pods, &client);
+        for host in self.hosts() {
+            set_sysctls(host)?;
+        }
+        let mut ends = vec![("client".to_owned(), client.clone())];
+        ends.extend(
+            (1..)
+                .zip(&nodes)
+                .map(|(node, netns): (u8, _)| (format!("node{node}"), netns.clone())),
+        );
+        ip_batch(&switch, &topology::switch(&ends))?;
+        ip_batch(&client, &topology::client())?;
+        for (node, netns) in (1..).zip(&nodes) {
+            let pods = &pods[usize::from(node) - 1];
+            ip_batch(netns, &topology::node(node, NODES, pods, builder.wiring))?;
+            for (pod, netns) in (1..).zip(pods) {
+                ip_batch(netns, &topology::pod(node, pod, builder.wiring))?;
+            }
+        }
+        self.offload_off(&switch, &ends)
+    }
+
+    /// On a wire nothing is left for the receiver's hardware to finish.
+    fn offload_off(&self, switch: &str, ends: &[(String, String)]) -> Result<()> {
+        for (port, netns) in ends {
+            for (netns, device) in [(switch, port.as_str()), (netns.as_str(), "eth0")] {
+                let path = format!("--net=/run/netns/{netns}");
+                run_command("nsenter", &[&path, "ethtool", "-K", device, "tx", "off"])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folders(&self) -> Result<()> {
+        let bpf = self.folder.join("bpf");
+        fs::create_dir_all(&bpf)?;
+        mount("bpf", &bpf, "bpf", MountFlags::empty(), None::<&std::ffi::CStr>)
+            .with_context(|| format!("mount a bpffs at {}", bpf.display()))?;
+        fs::write(self.folder.join("cgroup"), self.cgroup.display().to_string())?;
+        for folder in ["self", "node1", "node2"] {
+            let path = self.cgroup.join(folder);
+            fs::create_dir_all(&path).with_context(|| format!("create the cgroup {}", path.display()))?;
+        }
+        fs::write(self.cgroup.join("self/cgroup.procs"), process::id().to_string())
+            .context("move this process into the lab's cgroup")
+    }
+
+    fn describe(&mut self, nodes: &[String], pods: &[Vec<String>], client: &str) {
+        let host = |name: String, v4, v6, netns: &str, cgroup| Host {
+            name,
+            v4,
+            v6,
+            netns: netns.to_owned(),
+            cgroup,
+            run_folder: self.folder.clone(),
+        };
+        let (mut node_hosts, mut pod_hosts) = (Vec::new(), Vec::new());
+        for (node, netns) in (1u8..).zip(nodes) {
+            let name = format!("node{node}");
+            let cgroup = Some(self.cgroup.join(&name));
+            node_hosts.push(host(
+                name,
+                addresses::node4(node),
+                addresses::node6(node),
+                netns,
+                cgroup,
+            ));
+            pod_hosts.push(
+                (1u8..)
+                    .zip(&pods[usize::from(node) - 1])
+                    .map(|(pod, netns)| {
+                        let name = pod_name(node, pod);
+                        host(
+                            name,
+                            addresses::pod4(node, pod),
+                            addresses::pod6(node, pod),
+                            netns,
+                            None,
+                        )
+                    })
+                    .collect(),
+            );
+        }
+        let client = host(
+            "client".to_owned(),
+            addresses::CLIENT4,
+            addresses::CLIENT6,
+            client,
+            None,
+        );
+        self.nodes = node_hosts;
+        self.pods = pod_hosts;
+        self.client = Some(client);
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.nodes
+            .iter()
+            .chain(self.pods.iter().flatten())
+            .chain(&self.client)
+    }
+}
+
+/// Settings of a namespace, made before it has devices.
+fn set_sysctls(host: &Host) -> Result<()> {
+    let mut settings = vec![
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/all/accept_dad", "0"),
+    ];
+    if host.cgroup.is_some() {
+        // A node routes, and checks where packets come from: translation must not depend on lax settings.
+        settings.extend([
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/default/forwarding", "1"),
+            ("ipv4/conf/all/rp_filter", "1"),
+            ("ipv4/conf/default/rp_filter", "1"),
+        ]);
+    }
+    host.run(|| {
+        for (name, value) in settings {
+            let path = Path::new("/proc/sys/net").join(name);
+            fs::write(&path, value).with_context(|| format!("set {} to {value}", path.display()))?;
+        }
+        Ok(())
+    })
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        alive().retain(|(id, ..)| *id != self.id);
+        leave_cgroup(&self.home);
+        stale::tear_down(&self.id, Some(&self.cgroup));
+    }
+}

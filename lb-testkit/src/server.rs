@@ -1,0 +1,136 @@
+//! Servers that say who they are and whom they talk to.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::host::Host;
+
+/// How long a connection may be silent.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// HTTP over TCP, and UDP, on one port, in a host's namespace. Each answer is `<name> <address and port of the client>`
+/// and a newline. A UDP datagram is answered with that and the datagram itself.
+#[derive(Debug)]
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    port: u16,
+    host: Host,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts to serve on `port`, for IPv4 and IPv6.
+    ///
+    /// # Errors
+    ///
+    /// If the port cannot be bound.
+    pub fn start(host: &Host, port: u16) -> Result<Self> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        // On Linux a wildcard IPv6 socket takes IPv4 as well. Sockets stay in the namespace that they were made in.
+        let (tcp, udp) = host.run(|| {
+            let tcp = TcpListener::bind(any).with_context(|| format!("bind TCP port {port}"))?;
+            let udp = UdpSocket::bind(any).with_context(|| format!("bind UDP port {port}"))?;
+            Ok((tcp, udp))
+        })?;
+        udp.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = vec![
+            spawn(host.name.clone(), stop.clone(), move |name, stop| {
+                serve_tcp(&tcp, name, stop);
+            }),
+            spawn(host.name.clone(), stop.clone(), move |name, stop| {
+                serve_udp(&udp, name, stop);
+            }),
+        ];
+        Ok(Self {
+            stop,
+            port,
+            host: host.clone(),
+            threads,
+        })
+    }
+}
+
+fn spawn(
+    name: String,
+    stop: Arc<AtomicBool>,
+    work: impl FnOnce(&str, &AtomicBool) + Send + 'static,
+) -> JoinHandle<()> {
+    thread::spawn(move || work(&name, &stop))
+}
+
+/// The address in its own family: an IPv6 socket shows IPv4 clients as mapped addresses.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn serve_tcp(listener: &TcpListener, name: &str, stop: &AtomicBool) {
+    while let Ok((stream, peer)) = listener.accept() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = name.to_owned();
+        thread::spawn(move || {
+            // A client that goes away in the middle is its own affair.
+            let _ = answer(stream, &name, peer);
+        });
+    }
+}
+
+fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let body = format!("{name} {}\n", canonical(peer));
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
+    let mut buffer = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        // Nothing came within the read timeout, or a client's port was unreachable.
+        let Ok((len, peer)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        let mut reply = format!("{name} {}\n", canonical(peer)).into_bytes();
+        reply.extend(&buffer[..len]);
+        let _ = socket.send_to(&reply, peer);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let addr = SocketAddr::new(IpAddr::from(Ipv6Addr::LOCALHOST), self.port);
+        // A last connection, so that accept returns and sees the word to stop.
+        let _ = self.host.run(|| Ok(TcpStream::connect_timeout(&addr, PATIENCE)?));
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

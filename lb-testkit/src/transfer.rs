@@ -1,0 +1,126 @@
+//! Large transfers, compared by checksum.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::host::Host;
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// How long either side may be silent.
+const PATIENCE: Duration = Duration::from_secs(20);
+const CHUNK: usize = 256 * 1024;
+
+/// Sends `bytes` pseudo-random bytes over one TCP connection from `client` to `addr`, which must lead to `server`'s port
+/// `port`, and compares what was sent with what arrived.
+///
+/// # Errors
+///
+/// If the connection fails or stalls, or what arrived is not what was sent.
+pub fn transfer(
+    client: &Host,
+    addr: SocketAddr,
+    server: &Host,
+    port: u16,
+    bytes: usize,
+    direction: Direction,
+) -> Result<()> {
+    let listener = server.run(|| {
+        TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+            .with_context(|| format!("bind port {port}"))
+    })?;
+    let (at_server, at_client) = thread::scope(|scope| {
+        let serving = scope.spawn(|| -> Result<u64> {
+            let (stream, _) = listener.accept()?;
+            one_side(stream, bytes, direction == Direction::Down)
+        });
+        let connected = client.run(|| {
+            let stream =
+                TcpStream::connect_timeout(&addr, PATIENCE).with_context(|| format!("connect to {addr}"))?;
+            one_side(stream, bytes, direction == Direction::Up)
+        });
+        if connected.is_err() {
+            // The listener must not wait for a client that will not come.
+            let _ = server.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv6Addr::LOCALHOST, port)))));
+        }
+        let served = serving
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        connected.and_then(|at_client| Ok((served?, at_client)))
+    })?;
+    ensure!(
+        at_server == at_client,
+        "what arrived differs from what was sent ({bytes} bytes, {direction:?})"
+    );
+    Ok(())
+}
+
+/// Sends or receives all bytes and returns their checksum.
+fn one_side(mut stream: TcpStream, bytes: usize, sends: bool) -> Result<u64> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut sum = Sum::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut left = bytes;
+    let mut random = 0x5eed_u64;
+    while left > 0 {
+        let len = left.min(CHUNK);
+        if sends {
+            for word in buffer.chunks_exact_mut(8) {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                word.copy_from_slice(&(random ^ (random >> 29)).to_ne_bytes());
+            }
+            stream.write_all(&buffer[..len]).context("send")?;
+        } else {
+            stream
+                .read_exact(&mut buffer[..len])
+                .with_context(|| format!("receive the last {left} of {bytes} bytes"))?;
+        }
+        sum.add(&buffer[..len]);
+        left -= len;
+    }
+    if sends {
+        stream.shutdown(Shutdown::Write)?;
+    }
+    // Both sides see the other's end, so no late byte goes unnoticed.
+    let mut rest = Vec::new();
+    if !sends {
+        stream.read_to_end(&mut rest)?;
+        ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
+    }
+    Ok(sum.0)
+}
+
+/// FNV-1a over words: depends on every bit and on the order.
+struct Sum(u64);
+
+impl Sum {
+    const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.0 = (self.0 ^ u64::from_ne_bytes(*word)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        for byte in rest {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Agents in a lab.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_testkit::{Host, Lab, Process};
+
+/// What the agent logs when it serves.
+const READY: &str = "fairlead is ready";
+/// How long an agent may take to get there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The agent's binary: the one that `FAIRLEAD_BIN` names, else the one beside this test.
+///
+/// # Errors
+///
+/// If there is none, with the remedy.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("FAIRLEAD_BIN") {
+        return Ok(path.into());
+    }
+    let own = env::current_exe()?;
+    let path = own
+        .parent()
+        .and_then(Path::parent)
+        .map(|target| target.join("fairlead"))
+        .unwrap_or_default();
+    if !path.exists() {
+        bail!(
+            "{} does not exist; run `cargo build -p lb-userspace` first, or use `cargo xtask test`",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// An agent on a node of a lab.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+}
+
+impl Agent {
+    /// Starts the agent of a node (counted from 1) with the manifests in `folder` and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come to that, with its log.
+    pub fn start(lab: &Lab, node: usize, folder: &Path) -> Result<Self> {
+        Self::start_with(lab, node, folder, &[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(lab, node, folder, more)?;
+        agent.process.wait_for(READY, PATIENCE)?;
+        Ok(agent)
+    }
+
+    /// Starts the agent without waiting for anything.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn spawn(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
+        let host = lab.node(node);
+        let mut command = command(lab, host, &["run"])?;
+        command
+            .arg("--manifests")
+            .arg(folder)
+            .arg("--bpffs")
+            .arg(lab.bpffs(node))
+            .arg("--cgroup")
+            .arg(lab.cgroup())
+            // Beside what the rules find: a mistake in them must not reach past the lab.
+            .args([
+                "--hostname-override",
+                &host.name,
+                "--uplink",
+                "eth0",
+                "--workload",
+                "veth-*",
+            ])
+            .args(["--log-level", "debug"])
+            .args(more);
+        Ok(Self {
+            process: host.spawn("fairlead", &mut command)?,
+        })
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// A command line of the agent's binary on a node, from its subcommand on.
+///
+/// # Errors
+///
+/// If the binary is missing.
+pub fn command(_lab: &Lab, host: &Host, arguments: &[&str]) -> Result<Command> {
+    let mut command = host.command(binary()?);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// A folder of manifests that a test writes to.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new folder in the lab's.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        let path = lab.folder().join("manifests");
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file as a careful writer does: aside, then by a rename.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let aside = self.0.join(format!(".{name}.new"));
+        fs::write(&aside, text)?;
+        fs::rename(&aside, self.0.join(name)).with_context(|| format!("write the manifest {name}"))
+    }
+}
+
+/// Tries until it works, for at most `limit`; returns how long it took.
+///
+/// # Errors
+///
+/// What went wrong the last time.
+pub fn eventually(limit: Duration, mut attempt: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Ok(()) => return Ok(begin.elapsed()),
+            Err(error) if begin.elapsed() > limit => {
+                return Err(error.context(format!("still so after {limit:?}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}

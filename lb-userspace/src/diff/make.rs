@@ -1,0 +1,236 @@
+//! Making: backends, tables, services, and the frontends that lead to them.
+
+use std::collections::BTreeMap;
+
+use lb_common::{abi::TableRef, maglev::table_size};
+
+use super::{
+    DiffError, Ledger, Step,
+    ledger::{Entry, Record, Table},
+    planner::{Draft, What},
+    space::Block,
+};
+use crate::{
+    desired::{Endpoint, EndpointAddr, ServicePortKey},
+    plan::{BackendSlot, Family, Op},
+};
+
+impl Ledger {
+    /// Backends, table and service of a service port.
+    pub(super) fn make(&mut self, draft: &mut Draft, key: &ServicePortKey) {
+        let Some(wanted) = self.wanted.get(key).map(|port| port.endpoints.clone()) else {
+            return;
+        };
+        let Some(id) = self.identifier(key) else {
+            draft.absent.insert(key.clone());
+            return draft.error(DiffError::Services {
+                service: key.clone(),
+                limit: self.limits.max_services,
+            });
+        };
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
+        let before = draft.steps.len();
+        let made = self.make_entry(draft, key, id, &entry, &wanted);
+        if !made {
+            draft.steps.truncate(before);
+        }
+        if made || entry.served {
+            self.entries.insert(id, entry);
+            return;
+        }
+        draft.absent.insert(key.clone());
+        if entry.is_untouched() {
+            self.id_of.remove(key);
+            self.ids.give_back(id);
+        } else {
+            self.entries.insert(id, entry);
+        }
+    }
+
+    /// Returns false if there is no room to change anything; then the steps it added do not count.
+    fn make_entry(
+        &mut self,
+        draft: &mut Draft,
+        key: &ServicePortKey,
+        id: u32,
+        entry: &Entry,
+        wanted: &BTreeMap<EndpointAddr, Endpoint>,
+    ) -> bool {
+        let members = self.put_backends(draft, key, id, entry, wanted);
+        if entry
+            .table
+            .as_ref()
+            .is_some_and(|table| table.members.iter().eq(members.keys()))
+        {
+            return true;
+        }
+        if !entry.served && members.is_empty() && !wanted.is_empty() {
+            return false;
+        }
+        let size = table_size(members.len());
+        let block = if size == 0 { None } else { self.space.take(size) };
+        if size != 0 && block.is_none() {
+            let limit = self.limits.maglev_slots;
+            draft.error(DiffError::Table {
+                service: key.clone(),
+                slots: size,
+                limit,
+            });
+            return false;
+        }
+        if let Some(block) = block {
+            self.reserved_blocks.insert(block);
+            let slots = self.builder.build(&members);
+            draft.push(
+                Op::WriteTable {
+                    offset: block.offset,
+                    slots,
+                },
+                What::Table { id },
+            );
+        }
+        let table = Table {
+            block,
+            members: members.into_keys().collect(),
+        };
+        let op = Op::PutService {
+            id,
+            table: block.map_or(TableRef::EMPTY, Block::table),
+        };
+        let step = Step {
+            op,
+            what: What::Service { table },
+        };
+        if self.loses_frontends(key, entry) {
+            draft.late.push(step);
+        } else {
+            draft.steps.push(step);
+        }
+        true
+    }
+
+    /// Whether another service port takes over a frontend that leads to this one.
+    fn loses_frontends(&self, key: &ServicePortKey, entry: &Entry) -> bool {
+        let owners = entry
+            .frontends
+            .iter()
+            .filter_map(|frontend| self.wanted_frontends.get(frontend));
+        owners.into_iter().any(|owner| owner != key)
+    }
+
+    /// Puts the backends in place that are missing. Returns the endpoints that the service can have, with their
+    /// indexes: those that are wanted, as far as there is room.
+    fn put_backends(
+        &mut self,
+        draft: &mut Draft,
+        key: &ServicePortKey,
+        id: u32,
+        entry: &Entry,
+        wanted: &BTreeMap<EndpointAddr, Endpoint>,
+    ) -> BTreeMap<EndpointAddr, u32> {
+        let mut members = BTreeMap::new();
+        let mut missing = 0;
+        for (endpoint, Endpoint { local }) in wanted {
+            let known = entry.slots.get(endpoint);
+            let place = match known {
+                Some(slot) => Some((slot.index, slot.generation)),
+                None => self.backends(entry.family).take(),
+            };
+            let Some((index, generation)) = place else {
+                missing += 1;
+                continue;
+            };
+            members.insert(*endpoint, index);
+            if known.is_none() {
+                self.reserved_backends.insert((entry.family, index));
+            }
+            if known.and_then(|slot| slot.local) != Some(*local) {
+                let EndpointAddr { addr, port } = *endpoint;
+                let slot = BackendSlot {
+                    addr,
+                    port,
+                    protocol: key.protocol,
+                    generation,
+                    local: *local,
+                };
+                draft.push(Op::PutBackend { index, slot }, What::Backend { id });
+            }
+        }
+        if missing > 0 {
+            let (family, limit) = (entry.family, self.backends(entry.family).limit());
+            draft.error(DiffError::Backends {
+                service: key.clone(),
+                missing,
+                family,
+                limit,
+            });
+        }
+        members
+    }
+
+    /// The service port's identifier; a new one if it has none.
+    fn identifier(&mut self, key: &ServicePortKey) -> Option<u32> {
+        if let Some(id) = self.id_of.get(key) {
+            return Some(*id);
+        }
+        let id = self.ids.take()?;
+        self.id_of.insert(key.clone(), id);
+        self.entries.insert(id, Entry::new(Some(key.clone()), key.family));
+        Some(id)
+    }
+
+    /// Adds the frontends of a service port, and takes over those that lead elsewhere.
+    pub(super) fn put_frontends(&mut self, draft: &mut Draft, key: &ServicePortKey) {
+        let (Some(port), Some(id)) = (self.wanted.get(key), self.id_of.get(key)) else {
+            return;
+        };
+        if draft.absent.contains(key) {
+            return;
+        }
+        let own = port
+            .frontends
+            .iter()
+            .filter(|(frontend, _)| self.wanted_frontends.get(*frontend) == Some(key));
+        let mut missing = Vec::new();
+        for (frontend, kind) in own {
+            let record = self.frontends.get(frontend);
+            if record
+                == Some(&Record::Known {
+                    service: *id,
+                    kind: Some(*kind),
+                })
+            {
+                continue;
+            }
+            if record.is_none() {
+                let added = draft.added.entry(frontend.family()).or_default();
+                if self.frontends_of(frontend.family()) + *added >= self.limits.max_frontends as usize {
+                    missing.push(*frontend);
+                    continue;
+                }
+                *added += 1;
+            }
+            draft.moved.insert(*frontend);
+            let op = Op::PutFrontend {
+                frontend: *frontend,
+                service: *id,
+                kind: *kind,
+            };
+            draft.push(op, What::Frontend);
+        }
+        let limit = self.limits.max_frontends;
+        for frontend in missing {
+            draft.error(DiffError::Frontends {
+                service: key.clone(),
+                frontend,
+                limit,
+            });
+        }
+    }
+
+    fn frontends_of(&self, family: Family) -> usize {
+        self.frontends_by_family[family as usize]
+    }
+}

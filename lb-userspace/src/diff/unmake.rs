@@ -1,0 +1,117 @@
+//! Unmaking: frontends that lead nowhere any more, services and backends that nothing leads to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::TableRef;
+
+use super::{
+    Ledger,
+    backends::next_generation,
+    ledger::Table,
+    planner::{Draft, What},
+};
+use crate::{
+    desired::EndpointAddr,
+    plan::{Family, FrontendAddr, Op},
+};
+
+impl Ledger {
+    /// Removes frontends that nobody wants, and those that somebody wants who is not in the kernel.
+    pub(super) fn delete_frontends<'a>(&'a self, draft: &mut Draft, ids: impl Iterator<Item = &'a u32>) {
+        let of_entries = ids
+            .filter_map(|id| self.entries.get(id))
+            .flat_map(|entry| &entry.frontends);
+        let candidates: BTreeSet<FrontendAddr> = of_entries.chain(&self.loose).copied().collect();
+        for frontend in candidates {
+            let wanted_by = self.wanted_frontends.get(&frontend);
+            if wanted_by.is_none_or(|key| draft.absent.contains(key)) {
+                draft.moved.insert(frontend);
+                draft.push(Op::DeleteFrontend { frontend }, What::Frontend);
+            }
+        }
+    }
+
+    /// Takes services and backends out of use that nothing leads to once the steps so far are done.
+    pub(super) fn take_out(&self, draft: &mut Draft, ids: &[u32], doomed: &[u32]) {
+        let planned: BTreeMap<u32, BTreeSet<EndpointAddr>> = draft
+            .steps
+            .iter()
+            .filter_map(|step| match (&step.op, &step.what) {
+                (Op::PutService { id, .. }, What::Service { table }) => Some((*id, table.members.clone())),
+                _ => None,
+            })
+            .collect();
+        let mut free = Vec::new();
+        for (id, entry) in doomed.iter().filter_map(|id| Some((*id, self.entries.get(id)?))) {
+            if !entry.frontends.is_subset(&draft.moved) {
+                continue;
+            }
+            if !entry.has_empty_table() {
+                let table = Table {
+                    block: None,
+                    members: BTreeSet::new(),
+                };
+                draft.push(
+                    Op::PutService {
+                        id,
+                        table: TableRef::EMPTY,
+                    },
+                    What::Service { table },
+                );
+            }
+            free.extend(entry.slots.keys().map(|endpoint| (id, *endpoint)));
+        }
+        let nobody = BTreeSet::new();
+        for (id, entry) in ids.iter().filter_map(|id| Some((*id, self.entries.get(id)?))) {
+            let members = match (planned.get(&id), &entry.table) {
+                (Some(planned), _) => planned,
+                (None, Some(table)) => &table.members,
+                (None, None) if !entry.served && entry.maybe.is_empty() => &nobody,
+                // Nobody knows which table is in force: every backend may be needed.
+                (None, None) => continue,
+            };
+            let unused = entry.slots.keys().filter(|endpoint| !members.contains(*endpoint));
+            free.extend(unused.map(|endpoint| (id, *endpoint)));
+        }
+        for (id, endpoint) in free {
+            self.free_backend(draft, id, endpoint);
+        }
+        for (family, index) in &self.strays {
+            let generation = next_generation(self.generation(*family, *index));
+            let op = Op::FreeBackend {
+                family: *family,
+                index: *index,
+                generation,
+            };
+            draft.push(op, What::Free { owner: None });
+        }
+    }
+
+    fn free_backend(&self, draft: &mut Draft, id: u32, endpoint: EndpointAddr) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let Some(slot) = entry.slots.get(&endpoint) else {
+            return;
+        };
+        let generation = next_generation(slot.generation);
+        let op = Op::FreeBackend {
+            family: entry.family,
+            index: slot.index,
+            generation,
+        };
+        draft.push(
+            op,
+            What::Free {
+                owner: Some((id, endpoint)),
+            },
+        );
+    }
+
+    fn generation(&self, family: Family, index: u32) -> u32 {
+        match family {
+            Family::V4 => self.backends_v4.generation(index),
+            Family::V6 => self.backends_v6.generation(index),
+        }
+    }
+}
