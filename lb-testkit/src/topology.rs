@@ -86,10 +86,7 @@ pub(crate) fn node(node: u8, nodes: u8, pods: &[String], wiring: Wiring) -> Vec<
     ];
     for other in (1..=nodes).filter(|other| *other != node) {
         lines.push(format!("route add 10.244.{other}.0/24 via {}", node4(other)));
-        lines.push(format!(
-            "route add fd00:10:244:{other}::/64 via {}",
-            node6(other)
-        ));
+        lines.push(format!("route add fd00:10:244:{other}::/64 via {}", node6(other)));
     }
     if wiring == Wiring::Bridged {
         lines.extend([
