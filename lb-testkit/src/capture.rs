@@ -83,7 +83,9 @@ impl Capture {
         )?;
         self.child.wait()?;
         let text = std::fs::read_to_string(&self.text)?;
+        // tcpdump ends the description of some packets with an empty line.
         text.lines()
+            .filter(|line| !line.is_empty())
             .map(|line| parse(line).with_context(|| format!("tcpdump wrote {line:?}")))
             .collect()
     }

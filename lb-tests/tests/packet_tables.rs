@@ -14,10 +14,6 @@ const CASES: usize = 200;
 /// Cases with flows that are older than a day.
 const MOST_AGED: usize = 8;
 
-fn object() -> Vec<u8> {
-    std::fs::read("/tmp/target-ebpf/bpfel-unknown-none/release/fairlead-ebpf").unwrap()
-}
-
 fn report(failures: &[String], cases: usize) {
     assert!(
         failures.is_empty(),
@@ -68,7 +64,7 @@ fn every_case_holds_in_the_kernel_with_the_same_flows_as_natively() {
     );
     assert!(cases.len() >= CASES, "only {} cases", cases.len());
 
-    let mut kernel = Kernel::load(&object()).unwrap();
+    let mut kernel = Kernel::load(lb_userspace::object::bytes().unwrap()).unwrap();
     let failures: Vec<String> = cases
         .iter()
         .filter_map(|case| match kernel.run(case) {

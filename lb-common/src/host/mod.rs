@@ -3,7 +3,10 @@
 mod frame;
 mod tables;
 
-pub use self::{frame::Frame, tables::{MemoryTables, PerFamily}};
+pub use self::{
+    frame::Frame,
+    tables::{MemoryTables, PerFamily},
+};
 use crate::datapath::Env;
 
 /// A clock that stands still until it is told otherwise, in ns.
