@@ -51,26 +51,26 @@ impl Skb {
 
 impl Packet for Skb {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         // SAFETY: the kernel hands a valid context to the program.
         unsafe { (*self.skb).len as usize }
     }
 
     #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
-        // SAFETY: as in `len`.
+        // SAFETY: as in `frame_len`.
         unsafe { (*self.skb).vlan_present != 0 }
     }
 
     #[inline(always)]
     fn is_for_other_host(&self) -> bool {
-        // SAFETY: as in `len`.
+        // SAFETY: as in `frame_len`.
         unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
     }
 
     #[inline(always)]
     fn read<const OFFSET: usize, const WORDS: usize>(&self) -> Option<[u32; WORDS]> {
-        // SAFETY: as in `len`. Both are read anew each time: helpers that write may move the buffer.
+        // SAFETY: as in `frame_len`. Both are read anew each time: helpers that write may move the buffer.
         let (data, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
         if data + OFFSET + 4 * WORDS <= end {
             // SAFETY: the words lie within the linear part, as was just checked.

@@ -73,7 +73,7 @@ impl Family for V4 {
         if header.version() != 4 || header_len < Ipv4::LEN {
             return Err(Reason::Malformed);
         }
-        let in_frame = packet.len().saturating_sub(ip::OFFSET);
+        let in_frame = packet.frame_len().saturating_sub(ip::OFFSET);
         let total_len = match header.total_len() {
             // A packet above 64 KiB inside the kernel has no length (BIG TCP, kernel commit b1a78b9b9886).
             0 if in_frame > 0xffff => in_frame,
@@ -143,7 +143,7 @@ impl Family for V6 {
             return Err(Reason::Malformed);
         }
         let transport_len = header.payload_len();
-        if packet.len().saturating_sub(V6_TRANSPORT) < transport_len {
+        if packet.frame_len().saturating_sub(V6_TRANSPORT) < transport_len {
             return Err(Reason::Truncated);
         }
         if ip::is_extension_header(header.next_header()) {

@@ -30,7 +30,7 @@ pub struct ChecksumUpdate {
 /// Offsets count from the first byte of the frame.
 pub trait Packet {
     /// Length of the frame in bytes.
-    fn len(&self) -> usize;
+    fn frame_len(&self) -> usize;
 
     /// Whether the frame carries a VLAN tag beside its bytes (the kernel takes the outer tag off on receipt).
     fn has_vlan_tag(&self) -> bool;

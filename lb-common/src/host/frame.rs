@@ -27,7 +27,7 @@ impl Frame {
 }
 
 impl Packet for Frame {
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.bytes.len()
     }
 
