@@ -77,8 +77,10 @@ fn web() -> [SocketAddr; 2] {
     ]
 }
 
+type Ask = fn(&Host, SocketAddr) -> Result<Answer>;
+
 /// Ways to ask a server.
-const ASKS: [(&str, fn(&Host, SocketAddr) -> Result<Answer>); 3] = [
+const ASKS: [(&str, Ask); 3] = [
     ("TCP", |host, addr| http_get(host, addr)),
     ("unconnected UDP", |host, addr| udp_ask(host, addr, false)),
     ("connected UDP", |host, addr| udp_ask(host, addr, true)),

@@ -1,7 +1,7 @@
 //! Keys and values of every BPF map.
 //!
 //! Each type is `repr(C)`, has no implicit padding, and its size and offsets are asserted at compile time
-//! ([`layout`]). The types are generic over the address `A`: `u32` for IPv4 and `[u32; 4]` for IPv6.
+//! (in `layout.rs`). The types are generic over the address `A`: `u32` for IPv4 and `[u32; 4]` for IPv6.
 //!
 //! **Byte order.** Addresses and ports hold their bytes as they stand in a packet (network order in memory): an
 //! address is `u32::from_ne_bytes(octets)`, a port is `port.to_be()`. Counters, indexes, generations and times are

@@ -263,7 +263,7 @@ impl Build {
             proto::TCP => {
                 bytes.extend([0, 0, 0, 7, 0, 0, 0, 0]);
                 bytes.extend([
-                    (5 + self.tcp_options.len() / 4 << 4) as u8,
+                    ((5 + self.tcp_options.len() / 4) << 4) as u8,
                     self.flags,
                     0xff,
                     0xff,

@@ -151,11 +151,11 @@ impl Kernel {
             self.bpf.map(map::FLOWS6).context("FLOWS6")?,
         )?;
         let mut flows = BTreeSet::new();
-        for entry in v4.iter() {
+        for entry in &v4 {
             let (key, flow) = entry?;
             flows.insert(describe_flow(&key, &flow));
         }
-        for entry in v6.iter() {
+        for entry in &v6 {
             let (key, flow) = entry?;
             flows.insert(describe_flow(&key, &flow));
         }

@@ -19,13 +19,13 @@ impl KernelMaps {
     /// If a map cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, ApplyError> {
         let mut snapshot = Snapshot::default();
-        for entry in self.frontends4.iter() {
+        for entry in &self.frontends4 {
             let (key, value) = entry.map_err(failed("read", map::FRONTENDS4))?;
             if let Some(frontend) = decode_frontend(key, Either::V4) {
                 snapshot.frontends.insert(frontend, decode_frontend_value(value));
             }
         }
-        for entry in self.frontends6.iter() {
+        for entry in &self.frontends6 {
             let (key, value) = entry.map_err(failed("read", map::FRONTENDS6))?;
             if let Some(frontend) = decode_frontend(key, Either::V6) {
                 snapshot.frontends.insert(frontend, decode_frontend_value(value));
