@@ -107,7 +107,7 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
         );
     }
 
-    let mut node = Node::start(config, bpf, &pins, features.tcx).await?;
+    let mut node = Node::start(config, bpf, &pins, features.tcx && !config.no_tcx).await?;
     let mut agent = Agent {
         source,
         index: Index::new(),

@@ -39,7 +39,10 @@ impl Servers {
         ] {
             let logs = || processes.iter().map(Process::log).collect::<Vec<_>>().join("\n");
             eventually(PATIENCE, || {
-                host.run(|| Ok(drop(TcpStream::connect((host.v4, port))?)))
+                host.run(|| {
+                    let _: () = drop(TcpStream::connect((host.v4, port))?);
+                    Ok(())
+                })
             })
             .with_context(|| format!("no server on port {port} of {}:\n{}", host.name, logs()))?;
         }

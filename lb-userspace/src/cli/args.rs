@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// What the kernel programs log (new flows and drops at debug). Costs nothing when off.
     #[arg(long, value_enum, default_value_t = BpfLog::Off, value_name = "LEVEL")]
     pub bpf_log: BpfLog,
+    /// Attach to devices by clsact filters, as on kernels before 6.6, even where the kernel has tcx links.
+    #[arg(long)]
+    pub no_tcx: bool,
     /// Largest number of flows of each IP version that are remembered; beyond it the oldest are forgotten.
     #[arg(long, default_value_t = limits::FLOWS, value_name = "N")]
     pub max_flows: u32,

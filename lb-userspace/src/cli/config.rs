@@ -52,6 +52,8 @@ pub struct Config {
     pub min_sync_period: Duration,
     /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
     pub bpf_log: u8,
+    /// Use clsact filters even where there are tcx links.
+    pub no_tcx: bool,
     /// Sizes of the maps.
     pub sizes: Sizes,
 }
@@ -97,6 +99,7 @@ impl Config {
                 BpfLog::Debug => 4,
                 BpfLog::Trace => 5,
             },
+            no_tcx: args.no_tcx,
             sizes: sizes(args)?,
         })
     }
