@@ -107,7 +107,7 @@ impl Config {
     }
 }
 
-fn value(flag: &'static str, value: impl ToString, problem: impl Into<String>) -> ConfigError {
+fn value(flag: &'static str, value: impl std::fmt::Display, problem: impl Into<String>) -> ConfigError {
     ConfigError::Value {
         flag,
         value: value.to_string(),
@@ -195,7 +195,7 @@ fn sizes(args: &RunArgs) -> Result<Sizes, ConfigError> {
             return Err(value(flag, number, format!("must be from 1 to {MOST}")));
         }
     }
-    if args.maglev_slots % 2 != 0 {
+    if !args.maglev_slots.is_multiple_of(2) {
         return Err(value("maglev-slots", args.maglev_slots, "must be even"));
     }
     Ok(Sizes {
