@@ -1,8 +1,15 @@
 //! Finds the cgroup v2 hierarchy.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
+use rustix::fs::{StatFs, statfs};
 use thiserror::Error;
+
+/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// Why there is no cgroup to attach to.
 #[derive(Debug, Error)]
@@ -15,6 +22,39 @@ pub enum CgroupError {
         "no cgroup v2 is mounted; mount one (`mount -t cgroup2 none /sys/fs/cgroup`) or name its folder with --cgroup"
     )]
     None,
+    /// The folder cannot be looked at.
+    #[error("look at the cgroup {}: {source}; name the folder of a cgroup v2 with --cgroup", path.display())]
+    Look {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The folder belongs to another file system, for instance to a hierarchy of cgroup v1.
+    #[error("{} is no cgroup v2; name the folder of one with --cgroup", path.display())]
+    NotCgroup2 {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// Makes sure that `path` is the folder of a cgroup v2, before anything is changed.
+///
+/// # Errors
+///
+/// [`CgroupError`] with the remedy.
+pub fn check(path: &Path) -> Result<(), CgroupError> {
+    let StatFs { f_type, .. } = statfs(path).map_err(|error| CgroupError::Look {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    if f_type.cast_unsigned() == CGROUP2_MAGIC && path.is_dir() {
+        Ok(())
+    } else {
+        Err(CgroupError::NotCgroup2 {
+            path: path.to_owned(),
+        })
+    }
 }
 
 /// The mount point of the cgroup v2 hierarchy: on hybrid hosts it is not `/sys/fs/cgroup` itself.

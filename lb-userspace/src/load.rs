@@ -1,10 +1,10 @@
 //! Loads the kernel programs, over the maps that are pinned already if there are any.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapError, MapInfo},
+    maps::{MapError, MapInfo, MapType},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
 };
 use lb_common::{
@@ -15,7 +15,7 @@ use lb_common::{
 use thiserror::Error;
 use tracing::info;
 
-use crate::{pins::PinFolder, probe::Features};
+use crate::{pins::PinFolder, probe::Features, sys};
 
 /// Names of the tc programs.
 pub const TC_PROGRAMS: [&str; 3] = ["ingress_workload", "ingress_uplink", "egress"];
@@ -45,9 +45,9 @@ pub enum LoadError {
         /// What differs.
         what: &'static str,
         /// What the map has.
-        found: u32,
+        found: String,
         /// What it should have.
-        needed: u32,
+        needed: String,
     },
     /// A pinned map cannot be looked at.
     #[error("open the pinned map {}: {source}", path.display())]
@@ -132,19 +132,24 @@ impl Default for Sizes {
 
 struct Layout {
     name: &'static str,
+    kind: MapType,
+    flags: u32,
     key: usize,
     value: usize,
     entries: u32,
 }
 
 impl Sizes {
-    /// Key size, value size and number of elements of every pinned map.
+    /// Type, flags, key size, value size and number of elements of every pinned map.
     fn layouts(&self) -> [Layout; 11] {
         type V4 = u32;
         type V6 = [u32; 4];
-        const fn of<K, V>(name: &'static str, entries: u32) -> Layout {
+        fn of<K, V>(name: &'static str, entries: u32) -> Layout {
+            let (kind, flags) = kind_and_flags(name);
             Layout {
                 name,
+                kind,
+                flags,
                 key: size_of::<K>(),
                 value: size_of::<V>(),
                 entries,
@@ -164,6 +169,44 @@ impl Sizes {
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
         ]
     }
+}
+
+/// `BPF_F_MMAPABLE`.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Type and flags of a map, as the kernel side declares it. A plain hash in the place of an LRU one would fill up for
+/// good, so the sizes alone do not tell whether a map can be taken over.
+fn kind_and_flags(name: &str) -> (MapType, u32) {
+    match name {
+        map::FRONTENDS4 | map::FRONTENDS6 => (MapType::Hash, 0),
+        map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
+        map::COUNTERS => (MapType::PerCpuArray, 0),
+        map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
+        _ => (MapType::LruHash, 0),
+    }
+}
+
+/// Pins the programs, in place of those of an earlier agent. The links hold what runs; these pins are for people and
+/// tools.
+///
+/// # Errors
+///
+/// [`LoadError::Pin`] names the pin.
+pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder) -> Result<(), LoadError> {
+    for name in TC_PROGRAMS.into_iter().chain(CGROUP_PROGRAMS) {
+        let path = pins.programs().join(name);
+        let program = bpf.program_mut(name).ok_or(LoadError::NoProgram { name })?;
+        let fd = program.fd().map_err(|source| LoadError::Program {
+            name,
+            source: Box::new(source),
+        })?;
+        let pinned = match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sys::pin(fd.as_fd(), &path),
+        };
+        pinned.map_err(|source| LoadError::Pin { path, source })?;
+    }
+    Ok(())
 }
 
 /// Loads programs and maps. Maps that are pinned in `pins` are taken over, the others are made and pinned there. What
@@ -268,10 +311,31 @@ fn check_pinned(pins: &PinFolder, layouts: &[Layout]) -> Result<Vec<&'static str
             Ok(info) => info,
             Err(source) => return Err(LoadError::OpenMap { path, source }),
         };
+        let kind = info
+            .map_type()
+            .map_or_else(|_| "unknown".into(), |kind| format!("{kind:?}"));
         for (what, found, needed) in [
-            ("keys of (bytes)", info.key_size(), layout.key as u32),
-            ("values of (bytes)", info.value_size(), layout.value as u32),
-            ("elements:", info.max_entries(), layout.entries),
+            ("the type", kind, format!("{:?}", layout.kind)),
+            (
+                "the flags",
+                format!("{:#x}", info.map_flags()),
+                format!("{:#x}", layout.flags),
+            ),
+            (
+                "keys of (bytes)",
+                info.key_size().to_string(),
+                layout.key.to_string(),
+            ),
+            (
+                "values of (bytes)",
+                info.value_size().to_string(),
+                layout.value.to_string(),
+            ),
+            (
+                "elements:",
+                info.max_entries().to_string(),
+                layout.entries.to_string(),
+            ),
         ] {
             if found != needed {
                 return Err(LoadError::Layout {

@@ -11,7 +11,7 @@ use lb_userspace::{
         config::Config,
     },
     devices::Devices,
-    logging, run, status,
+    logging, probe, run, status,
 };
 
 fn main() -> ExitCode {
@@ -67,6 +67,7 @@ fn run_agent(args: &RunArgs) -> Result<()> {
 
 /// Removes what an agent left; clsact filters are looked for on every device.
 fn clean_up(args: &PinArgs) -> Result<()> {
+    probe::check_privileges()?;
     let inventory = runtime()?.block_on(async { Devices::start()?.inventory().await })?;
     let devices: Vec<String> = inventory
         .devices

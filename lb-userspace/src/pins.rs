@@ -52,6 +52,15 @@ pub enum PinError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Mounting a bpffs there would hide files.
+    #[error(
+        "{} is not on a bpffs and holds files that a mount would hide; name an empty folder, or one on a bpffs, with \
+         --bpffs", path.display()
+    )]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another agent uses the folder.
     #[error(
         "another agent uses {}{}; stop it first, or give this one a folder of its own with --bpffs",
@@ -160,6 +169,12 @@ fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
     let existing = root.ancestors().find(|path| path.exists());
     if !existing.is_some_and(is_bpffs) {
         fs::create_dir_all(mount_point).map_err(PinError::io("create", mount_point))?;
+        let mut files = fs::read_dir(mount_point).map_err(PinError::io("look into", mount_point))?;
+        if files.next().is_some() {
+            return Err(PinError::NotEmpty {
+                path: mount_point.to_owned(),
+            });
+        }
         mount(
             "bpf",
             mount_point,

@@ -57,7 +57,7 @@ pub struct Features {
 ///
 /// [`ProbeError`] names what is missing and the remedy.
 pub fn check() -> Result<Features, ProbeError> {
-    check_capabilities()?;
+    check_privileges()?;
     let btf = fs::read(VMLINUX_BTF).map_err(ProbeError::NoBtf)?;
     let knows = |name: &str| contains_name(&btf, name);
     for (name, feature) in REQUIRED {
@@ -86,7 +86,12 @@ const REQUIRED: [(&str, &str); 5] = [
     ),
 ];
 
-fn check_capabilities() -> Result<(), ProbeError> {
+/// Asks for privileges only.
+///
+/// # Errors
+///
+/// [`ProbeError::Capabilities`] names those that are missing.
+pub fn check_privileges() -> Result<(), ProbeError> {
     let have = capabilities(None)
         .map_err(|error| ProbeError::ReadCapabilities(error.into()))?
         .effective;

@@ -19,13 +19,14 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{sleep, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use self::node::Node;
 use crate::{
     apply::{ApplyError, KernelMaps},
     attach::AttachError,
     bpf_log,
+    cgroup::{self, CgroupError},
     cli::config::Config,
     desired::{Desired, Options},
     devices::DeviceError,
@@ -62,7 +63,10 @@ pub enum RunError {
     /// Devices cannot be found.
     #[error(transparent)]
     Devices(#[from] DeviceError),
-    /// The cgroup.
+    /// The folder of the cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The programs cannot be attached to the cgroup.
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// Signals cannot be caught.
@@ -95,6 +99,7 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let mut stop = Stop::new()?;
     let source = Manifests::start(&config.manifests)?;
     let features = probe::check()?;
+    cgroup::check(&config.cgroup)?;
     let pins = PinFolder::open(&config.bpffs)?;
     let mut bpf = load::load(object::bytes()?, &pins, &config.sizes, &features, config.bpf_log)?;
     let _log = bpf_log::forward(&mut bpf, config.bpf_log);
@@ -117,7 +122,7 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
         retry: None,
     };
     agent.first_listing().await?;
-    node.attach_all(config).await?;
+    node.attach_all(config, &pins).await?;
     let usage = agent.ledger.usage();
     info!(
         node = config.node_name,
@@ -145,7 +150,7 @@ struct Agent {
     retry: Option<Instant>,
 }
 
-/// How long to wait after a failed map operation, or when the netlink socket says less than it should.
+/// How long to wait after a failed map operation, a device that could not be attached to, or a failed look at devices.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Agent {
@@ -162,7 +167,7 @@ impl Agent {
     /// Follows manifests and devices until a signal comes.
     async fn follow(&mut self, config: &Config, node: &mut Node, stop: &mut Stop) -> Result<(), RunError> {
         loop {
-            let wakeup = [self.retry, self.ledger.next_wakeup()]
+            let wakeup = [self.retry, self.ledger.next_wakeup(), node.retry_at()]
                 .into_iter()
                 .flatten()
                 .min();
@@ -184,7 +189,12 @@ impl Agent {
                     node.look_again(config).await;
                     self.desired.set_node(node.facts());
                 }
-                () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()), if wakeup.is_some() => {}
+                () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()), if wakeup.is_some() => {
+                    if node.retry_at().is_some_and(|at| at <= Instant::now()) {
+                        node.look_again(config).await;
+                        self.desired.set_node(node.facts());
+                    }
+                }
             }
             self.update();
         }
@@ -248,16 +258,5 @@ fn role_name(role: Role) -> &'static str {
     match role {
         Role::Workload => "workload",
         Role::Uplink => "uplink",
-    }
-}
-
-/// Logs what went wrong with a device; that it is gone is no failure.
-fn log_device_error(device: &str, failure: &AttachError) {
-    match failure {
-        AttachError::DeviceGone { .. } => tracing::debug!(device, "the device went away"),
-        failure => warn!(
-            device,
-            "{failure}; its packets are not translated; trying again at the next change of devices"
-        ),
     }
 }

@@ -47,7 +47,8 @@ impl KernelMaps {
         Ok(snapshot)
     }
 
-    /// The services that frontends name, with their tables.
+    /// The services that frontends name, with their tables, and what else is not empty: leftovers of an agent that was
+    /// killed between two operations.
     fn read_services(&self, snapshot: &mut Snapshot) {
         let mut services = BTreeMap::new();
         for frontend in snapshot.frontends.values() {
@@ -62,6 +63,12 @@ impl KernelMaps {
             if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {
                 snapshot.tables.insert(*id, slots);
             }
+        }
+        for id in 0..u32::try_from(self.services.len()).unwrap_or(u32::MAX) {
+            match self.services.get(id).map(TableRef) {
+                Some(table) if table != TableRef::EMPTY => services.entry(id).or_insert(table),
+                _ => continue,
+            };
         }
         snapshot.services = services;
     }

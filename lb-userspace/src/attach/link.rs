@@ -130,6 +130,45 @@ pub(super) fn attach_pinned(
     Ok(outcome)
 }
 
+/// Gives the link of a device that was renamed its new pin. The link stays where it is, so no packet is missed.
+///
+/// Says whether there is such a link: the one under the old name may hang on another device, or be gone.
+pub(super) fn rename(
+    links: &Path,
+    ifindex: u32,
+    [old, new]: [&str; 2],
+    attach_type: AttachType,
+) -> Result<bool, AttachError> {
+    let from = device_pin(links, old, attach_type);
+    let Ok(link) = sys::open_pinned(&from) else {
+        return Ok(false);
+    };
+    if !sys::link_info(link.as_fd()).is_ok_and(|info| hangs_on(&info, Target::Device(ifindex))) {
+        return Ok(false);
+    }
+    let to = device_pin(links, new, attach_type);
+    // What had the new name before is gone, or gets a link under its own new name.
+    detach(&to)?;
+    fs::rename(&from, &to).map_err(|source| AttachError::Pin {
+        action: "rename to the device's new name the pin",
+        path: from,
+        source,
+    })?;
+    Ok(true)
+}
+
+/// Detaches a pinned link and removes its pin, if it is there.
+///
+/// Without its last pin a link would go as well, but only some time later (the kernel frees it from a work queue), and
+/// until then the same program cannot be attached to the device again: EEXIST.
+pub(super) fn detach(path: &Path) -> Result<(), AttachError> {
+    if let Ok(link) = sys::open_pinned(path) {
+        // A link whose device is gone cannot be detached, and need not be.
+        let _ = sys::link_detach(link.as_fd());
+    }
+    unpin(path)
+}
+
 /// Whether a link is attached to that target, and not to an earlier one of the same name.
 fn hangs_on(info: &LinkInfo, target: Target<'_>) -> bool {
     match target {

@@ -140,7 +140,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Forgets a device: unpins its links, which detaches them if the device is still there.
+    /// Forgets a device: detaches and unpins its links.
     ///
     /// # Errors
     ///
@@ -151,9 +151,26 @@ impl Attacher {
             return Ok(());
         }
         for attach_type in [AttachType::TcxIngress, AttachType::TcxEgress] {
-            link::unpin(&link::device_pin(&self.links, device, attach_type))?;
+            link::detach(&link::device_pin(&self.links, device, attach_type))?;
         }
         Ok(())
+    }
+
+    /// Takes note of the new name of a device. Its programs stay attached meanwhile. Says whether they are: if two
+    /// devices swapped their names, one of them is to be attached to anew.
+    ///
+    /// # Errors
+    ///
+    /// If a pin cannot be renamed.
+    pub fn rename_device(&self, ifindex: u32, old: &str, new: &str) -> Result<bool, AttachError> {
+        // A clsact filter belongs to the device, whatever its name.
+        let mut attached = true;
+        if self.tcx {
+            for attach_type in [AttachType::TcxIngress, AttachType::TcxEgress] {
+                attached &= link::rename(&self.links, ifindex, [old, new], attach_type)?;
+            }
+        }
+        Ok(attached)
     }
 
     /// Attaches the socket hooks to the cgroup at `path`.

@@ -75,10 +75,10 @@ pub struct RunArgs {
     #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
     pub nodeport_addresses: Vec<String>,
     /// Devices that face the network, by name; `*` and `?` are wildcards. Goes before what is found out.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     pub uplink: Vec<String>,
     /// Devices that face pods, by name; `*` and `?` are wildcards. Goes before what is found out.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     pub workload: Vec<String>,
     /// How long to wait for further changes before a change is applied.
     #[arg(long, default_value = "10ms", value_name = "TIME")]

@@ -132,15 +132,17 @@ impl Drop for Devices {
 
 fn inventory(links: &[LinkMessage], addresses: &[AddressMessage]) -> Inventory {
     let mut inventory = Inventory::default();
-    let mut addressed = BTreeSet::new();
+    // By device: whether one of its addresses comes with a network.
+    let mut addressed: BTreeMap<u32, bool> = BTreeMap::new();
     for message in addresses {
         if let Some(address) = global_address(message) {
-            addressed.insert(message.header.index);
+            let full_length = if address.is_ipv4() { 32 } else { 128 };
+            *addressed.entry(message.header.index).or_default() |= message.header.prefix_len < full_length;
             inventory.addresses.insert((message.header.index, address));
         }
     }
     for link in links {
-        if let Some(device) = device(link, addressed.contains(&link.header.index)) {
+        if let Some(device) = device(link, addressed.get(&link.header.index).copied()) {
             inventory.devices.insert(device.index, device);
         }
     }
@@ -173,7 +175,8 @@ fn global_address(message: &AddressMessage) -> Option<IpAddr> {
     local.or(plain).filter(|ip| !ip.is_loopback())
 }
 
-fn device(link: &LinkMessage, addressed: bool) -> Option<Device> {
+/// The device of a message. `addressed`: none if it carries no address, else whether one comes with a network.
+fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
     let mut name = None;
     let mut kind = Kind::Physical;
     let mut port = false;
@@ -198,7 +201,8 @@ fn device(link: &LinkMessage, addressed: bool) -> Option<Device> {
         ethernet: link.header.link_layer_type == LinkLayerType::Ether,
         loopback: link.header.link_layer_type == LinkLayerType::Loopback,
         port,
-        addressed,
+        addressed: addressed.is_some(),
+        networked: addressed == Some(true),
     })
 }
 

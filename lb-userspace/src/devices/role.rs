@@ -34,6 +34,9 @@ pub struct Device {
     pub port: bool,
     /// Whether it carries an address of global scope.
     pub addressed: bool,
+    /// Whether one of these addresses comes with a network (its prefix is shorter than the address), so that the
+    /// device leads to neighbours.
+    pub networked: bool,
 }
 
 /// Name patterns that go before the rules.
@@ -75,8 +78,9 @@ impl Pattern {
 /// - The loopback device has none: the socket hooks serve the node's own processes.
 /// - A device without Ethernet header has none: the programs parse Ethernet frames.
 /// - A device that matches a pattern has the role that the pattern gives.
-/// - A veth without a global address is a workload, be it routed or a port of a bridge: the node's end of a pod's
-///   interface. With a global address it is the node's own (a node inside a namespace or container).
+/// - A veth with an address in a network is the node's own (a node inside a namespace or container). Any other veth is
+///   a workload, be it routed or a port of a bridge: the node's end of a pod's interface. The CNI plugin `ptp` (kind's
+///   default network uses it) gives that end the pods' gateway address with a prefix of full length.
 /// - A network card or upper device is an uplink if it carries a global address of the node. Ports of a bond or bridge
 ///   carry none; the device on top sees their packets.
 /// - A bridge has none: its ports have.
@@ -99,8 +103,8 @@ pub fn role(device: &Device, overrides: &Overrides) -> Result<Role, &'static str
         return Ok(Role::Workload);
     }
     match device.kind {
-        Kind::Veth if !device.addressed => Ok(Role::Workload),
-        Kind::Veth => Ok(Role::Uplink),
+        Kind::Veth if device.networked && !device.port => Ok(Role::Uplink),
+        Kind::Veth => Ok(Role::Workload),
         Kind::Physical | Kind::Upper if device.port => Err("it is a port of another device"),
         Kind::Physical | Kind::Upper if device.addressed => Ok(Role::Uplink),
         Kind::Physical | Kind::Upper => Err("it carries no address of the node"),
@@ -123,12 +127,14 @@ mod tests {
             loopback: false,
             port: false,
             addressed: false,
+            networked: false,
         }
     }
 
     fn addressed(name: &str, kind: Kind) -> Device {
         Device {
             addressed: true,
+            networked: true,
             ..device(name, kind)
         }
     }
@@ -171,6 +177,22 @@ mod tests {
             (
                 "the uplink of a node in a container",
                 addressed("eth0", Kind::Veth),
+                Ok(Role::Uplink),
+            ),
+            (
+                "a pod of the ptp plugin, with the gateway's address on the node's end",
+                Device {
+                    networked: false,
+                    ..addressed("veth1234", Kind::Veth)
+                },
+                Ok(Role::Workload),
+            ),
+            (
+                "a network card with an address of full length",
+                Device {
+                    networked: false,
+                    ..addressed("eth0", Kind::Physical)
+                },
                 Ok(Role::Uplink),
             ),
             ("the pods' bridge", addressed("cni0", Kind::Bridge), Err(())),

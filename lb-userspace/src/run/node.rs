@@ -1,17 +1,18 @@
 //! The node's side of the main loop: devices are attached to when they appear and forgotten when they go.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use aya::Ebpf;
 use lb_common::datapath::Role;
 use tracing::{debug, info, warn};
 
-use super::{RunError, log_device_error, role_name};
+use super::{RETRY, RunError, role_name};
 use crate::{
-    attach::Attacher,
+    attach::{AttachError, Attacher},
     cli::config::Config,
     desired::NodeFacts,
     devices::{Device, DeviceError, Devices, Inventory, role},
+    load,
     pins::PinFolder,
 };
 
@@ -23,9 +24,13 @@ pub(super) struct Node {
     facts: NodeFacts,
     /// By device index: the name and role that it was attached with.
     attached: BTreeMap<u32, (String, Role)>,
-    /// By device index: the name under which it was told that the device has no role, and why.
-    left_alone: BTreeMap<u32, (String, &'static str)>,
+    /// By device index: the name under which it was told that the device has no role, why, and whether as a warning.
+    left_alone: BTreeMap<u32, (String, &'static str, bool)>,
     inventory: Inventory,
+    /// By device index: what went wrong with the device last, so that it is told once.
+    failed: BTreeMap<u32, String>,
+    /// When to look again though nothing was heard.
+    retry: Option<Instant>,
 }
 
 impl Node {
@@ -46,6 +51,8 @@ impl Node {
             attached: BTreeMap::new(),
             left_alone: BTreeMap::new(),
             inventory,
+            failed: BTreeMap::new(),
+            retry: None,
         })
     }
 
@@ -59,13 +66,19 @@ impl Node {
         self.attached.values()
     }
 
+    /// When to look again though nothing was heard: after a failure.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        self.retry
+    }
+
     /// Waits until devices or addresses may have changed.
     pub(super) async fn changed(&mut self) -> Result<(), DeviceError> {
         self.devices.changed().await
     }
 
-    /// Attaches to the cgroup and to all devices, and forgets devices of earlier agents that are gone.
-    pub(super) async fn attach_all(&mut self, config: &Config) -> Result<(), RunError> {
+    /// Attaches to the cgroup and to all devices, forgets devices of earlier agents that are gone, and pins the
+    /// programs that run now.
+    pub(super) async fn attach_all(&mut self, config: &Config, pins: &PinFolder) -> Result<(), RunError> {
         self.attacher.attach_cgroup(&mut self.bpf, &config.cgroup)?;
         self.attach_devices(config);
         for device in self.attacher.known_devices() {
@@ -73,6 +86,7 @@ impl Node {
                 self.forget(&device);
             }
         }
+        load::pin_programs(&mut self.bpf, pins)?;
         // What happened since the first look.
         self.look_again(config).await;
         if !self.attached.values().any(|(_, role)| *role == Role::Uplink) {
@@ -85,11 +99,13 @@ impl Node {
 
     /// Looks at devices and addresses again and does what the changes ask for.
     pub(super) async fn look_again(&mut self, config: &Config) {
+        self.retry = None;
         match self.devices.inventory().await {
             Ok(inventory) => self.inventory = inventory,
-            // A list that was interrupted by changes is followed by word of these changes.
+            // A list that was interrupted by changes is followed by word of these changes; any other is tried again.
             Err(failure) => {
                 debug!("{failure}");
+                self.retry = Some(Instant::now() + RETRY);
                 return;
             }
         }
@@ -99,25 +115,11 @@ impl Node {
 
     /// Brings attachments to what the inventory says.
     fn attach_devices(&mut self, config: &Config) {
-        let gone: Vec<u32> = self
-            .attached
-            .iter()
-            .filter(|(index, (name, _))| {
-                self.inventory
-                    .devices
-                    .get(index)
-                    .is_none_or(|device| device.name != *name)
-            })
-            .map(|(index, _)| *index)
-            .collect();
-        for index in gone {
-            if let Some((name, _)) = self.attached.remove(&index) {
-                self.forget(&name);
-                info!(device = name, "the device is gone");
-            }
-        }
-        self.left_alone
-            .retain(|index, _| self.inventory.devices.contains_key(index));
+        self.forget_gone_devices();
+        self.follow_renames();
+        let present = &self.inventory.devices;
+        self.left_alone.retain(|index, _| present.contains_key(index));
+        self.failed.retain(|index, _| present.contains_key(index));
         let devices: Vec<Device> = self.inventory.devices.values().cloned().collect();
         for device in devices {
             match role(&device, &config.overrides) {
@@ -125,6 +127,42 @@ impl Node {
                 Err(reason) => self.leave_alone(&device, reason),
             }
         }
+    }
+
+    fn forget_gone_devices(&mut self) {
+        let gone: Vec<u32> = self
+            .attached
+            .keys()
+            .filter(|index| !self.inventory.devices.contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            if let Some((name, _)) = self.attached.remove(&index) {
+                self.forget(&name);
+                info!(device = name, "the device is gone");
+            }
+        }
+    }
+
+    /// The links of a device that has another name now stay where they are; their pins follow the name.
+    fn follow_renames(&mut self) {
+        let (attacher, devices) = (&self.attacher, &self.inventory.devices);
+        self.attached.retain(|index, (name, _)| {
+            let Some(device) = devices.get(index).filter(|device| device.name != *name) else {
+                return true;
+            };
+            let old = std::mem::replace(name, device.name.clone());
+            match attacher.rename_device(*index, &old, name) {
+                Ok(attached) => {
+                    info!(device = old, to = name, "the device was renamed");
+                    attached
+                }
+                Err(failure) => {
+                    warn!(device = old, to = name, "{failure}");
+                    false
+                }
+            }
+        });
     }
 
     fn attach(&mut self, device: &Device, role: Role) {
@@ -139,9 +177,23 @@ impl Node {
             Ok(()) => {
                 info!(device = device.name, role = role_name(role), "attached");
                 self.left_alone.remove(&device.index);
+                self.failed.remove(&device.index);
                 self.attached.insert(device.index, wanted);
             }
-            Err(failure) => log_device_error(&device.name, &failure),
+            Err(AttachError::DeviceGone { .. }) => debug!(device = device.name, "the device went away"),
+            Err(failure) => self.note_failure(device, &failure),
+        }
+    }
+
+    fn note_failure(&mut self, device: &Device, failure: &AttachError) {
+        self.retry = Some(Instant::now() + RETRY);
+        let text = failure.to_string();
+        if self.failed.get(&device.index) != Some(&text) {
+            warn!(
+                device = device.name,
+                "{text}; its packets are not translated; trying again"
+            );
+            self.failed.insert(device.index, text);
         }
     }
 
@@ -150,11 +202,21 @@ impl Node {
             self.forget(&name);
             info!(device = name, reason, "detached");
         }
-        let told = (device.name.clone(), reason);
-        if self.left_alone.get(&device.index) != Some(&told) {
-            debug!(device = device.name, reason, "left alone");
-            self.left_alone.insert(device.index, told);
+        // It carries an address, so somebody may expect services to be reached through it.
+        let matters = device.addressed && !device.ethernet && !device.loopback;
+        let told = (device.name.clone(), reason, matters);
+        if self.left_alone.get(&device.index) == Some(&told) {
+            return;
         }
+        if matters {
+            warn!(
+                device = device.name,
+                reason, "packets of this device are not translated"
+            );
+        } else {
+            debug!(device = device.name, reason, "left alone");
+        }
+        self.left_alone.insert(device.index, told);
     }
 
     fn forget(&self, name: &str) {
