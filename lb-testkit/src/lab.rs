@@ -6,7 +6,7 @@ use std::{
     process,
     sync::{
         Mutex, MutexGuard, Once, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
 };
@@ -33,6 +33,8 @@ static ONE_LAB: Mutex<()> = Mutex::new(());
 /// Labs of this process, for the signal handler.
 static ALIVE: Mutex<Vec<(String, PathBuf, PathBuf)>> = Mutex::new(Vec::new());
 static SIGNALS: Once = Once::new();
+/// A signal has come: no further namespace may be made.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// What a lab is to look like.
@@ -105,9 +107,14 @@ fn clean_up_on_signals() {
         };
         thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
+                STOPPING.store(true, Ordering::SeqCst);
                 for (id, cgroup, home) in alive().drain(..) {
                     leave_cgroup(&home);
-                    stale::tear_down(&id, Some(&cgroup));
+                    // A lab that is being built stops at its next step; then it is taken apart again.
+                    for _ in 0..2 {
+                        stale::tear_down(&id, Some(&cgroup));
+                        thread::sleep(std::time::Duration::from_millis(20));
+                    }
                 }
                 process::exit(128 + signal);
             }
@@ -231,6 +238,9 @@ impl Lab {
             .collect();
         names.extend(nodes.iter().cloned().chain(pods.iter().flatten().cloned()));
         for name in &names {
+            if STOPPING.load(Ordering::SeqCst) {
+                bail!("stopped by a signal");
+            }
             run_command("ip", &["netns", "add", name])?;
         }
         self.describe(&nodes, &pods, &client);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,8 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     stop: Arc<AtomicBool>,
-    port: u16,
-    host: Host,
+    listener: TcpListener,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -43,6 +42,7 @@ impl Server {
             Ok((tcp, udp))
         })?;
         udp.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let listener = tcp.try_clone()?;
         let stop = Arc::new(AtomicBool::new(false));
         let threads = vec![
             spawn(host.name.clone(), stop.clone(), move |name, stop| {
@@ -54,8 +54,7 @@ impl Server {
         ];
         Ok(Self {
             stop,
-            port,
-            host: host.clone(),
+            listener,
             threads,
         })
     }
@@ -126,9 +125,8 @@ fn serve_udp(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let addr = SocketAddr::new(IpAddr::from(Ipv6Addr::LOCALHOST), self.port);
-        // A last connection, so that accept returns and sees the word to stop.
-        let _ = self.host.run(|| Ok(TcpStream::connect_timeout(&addr, PATIENCE)?));
+        // Wakes accept, whatever has become of the namespace. It fails only if the socket is dead already.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

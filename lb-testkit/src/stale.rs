@@ -77,7 +77,10 @@ pub(crate) fn tear_down(id: &str, cgroup: Option<&Path>) {
         remove_cgroup(cgroup);
     }
     let _ = unmount(folder.join("bpf"), UnmountFlags::DETACH);
-    let _ = fs::remove_dir_all(&folder);
+    // The folder is what a later sweep knows the lab by: it goes last, and only if nothing is left.
+    if namespaces(id).is_empty() && cgroups.iter().all(|cgroup| !cgroup.exists()) {
+        let _ = fs::remove_dir_all(&folder);
+    }
 }
 
 /// The cgroup of a lab, as its folder has it.

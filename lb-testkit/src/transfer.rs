@@ -52,10 +52,9 @@ pub fn transfer(
                 TcpStream::connect_timeout(&addr, PATIENCE).with_context(|| format!("connect to {addr}"))?;
             one_side(stream, bytes, direction == Direction::Up)
         });
-        if connected.is_err() {
-            // The listener must not wait for a client that will not come.
-            let _ = server.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv6Addr::LOCALHOST, port)))));
-        }
+        // A server that has accepted goes on; one that nobody came to, because the address leads elsewhere or the
+        // client failed, must not wait for ever. It fails only if the socket is dead already.
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         let served = serving
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -118,6 +117,8 @@ impl Sum {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
             self.0 = (self.0 ^ u64::from_ne_bytes(*word)).wrapping_mul(0x0000_0100_0000_01b3);
+            // A product carries upwards only: bring the high bits down.
+            self.0 ^= self.0 >> 32;
         }
         for byte in rest {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -128,7 +128,7 @@ fn cannot_start() -> Result<()> {
         .args(["--workload", "none-*", "--uplink", "none"])
         .output()?;
     let error = only_error(&no_cgroup)?;
-    ensure!(error.contains("cgroup /proc"), "{error}");
+    ensure!(error.contains("/proc is no cgroup v2"), "{error}");
 
     let usage = node.command(binary()?).args(["run"]).output()?;
     ensure!(usage.status.code() == Some(2), "{usage:?}");

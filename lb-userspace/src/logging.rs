@@ -23,7 +23,8 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
         Ok(filter) if !filter.is_empty() => {
             EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG={filter}: {error}"))?
         }
-        _ => EnvFilter::try_new(level).map_err(|error| format!("--log-level {level}: {error}"))?,
+        _ => EnvFilter::try_new(with_quiet_loader(level))
+            .map_err(|error| format!("--log-level {level}: {error}"))?,
     };
     let builder = fmt()
         .with_env_filter(filter)
@@ -34,4 +35,13 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
         Format::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// A plain level is ours: the loader of the kernel programs writes hundreds of lines at debug. A filter is taken as it is.
+fn with_quiet_loader(level: &str) -> String {
+    if level.contains(['=', ',']) {
+        level.to_owned()
+    } else {
+        format!("{level},aya=warn,aya_obj=warn")
+    }
 }

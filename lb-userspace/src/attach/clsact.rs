@@ -60,8 +60,12 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Whether the kernel says that a qdisc or filter is there. aya passes on the kernel's words (extended
+/// acknowledgements of `net/sched/sch_api.c` and `cls_api.c`) in place of the error number where there are any.
 fn is_already_there(error: &TcError) -> bool {
-    matches!(error, TcError::AlreadyAttached) || error.to_string().contains("File exists")
+    const WORDS: [&str; 3] = ["Exclusivity flag on", "Filter already exists", "File exists"];
+    let text = error.to_string();
+    matches!(error, TcError::AlreadyAttached) || WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Removes our filters from a device; whether any was there.

@@ -1,0 +1,355 @@
+//! The lab itself: its hosts reach each other as a cluster's would, and nothing of it outlives its owner.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Capture, Direction, Host, Lab, Server, Wiring, http_get, output, transfer, udp_ask};
+use lb_userspace::watch::{Object, parse::parse};
+use rustix::process::{Pid, Signal, kill_process};
+
+const PORT: u16 = 8080;
+const NODES: usize = 2;
+const PODS: usize = 2;
+
+/// Bytes of a transfer: several times the socket buffers.
+const TRANSFER: usize = 20_000_000;
+
+/// How long a lab may take to be removed after a signal.
+const REMOVAL: Duration = Duration::from_secs(10);
+
+fn lab(wiring: Wiring) -> Result<Lab> {
+    Lab::builder()
+        .wiring(wiring)
+        .pods_per_node(u8::try_from(PODS)?)
+        .build()
+}
+
+fn addresses(host: &Host) -> [IpAddr; 2] {
+    [host.v4.into(), host.v6.into()]
+}
+
+fn pods(lab: &Lab) -> impl Iterator<Item = &Host> {
+    (1..=NODES).flat_map(move |node| (1..=PODS).map(move |pod| lab.pod(node, pod)))
+}
+
+/// Asks over TCP and UDP, in both families. With `keeps_source`, the server must see the client's own address.
+fn ask(client: &Host, server: &Host, keeps_source: bool) -> Result<()> {
+    for (to, from) in addresses(server).into_iter().zip(addresses(client)) {
+        let to = SocketAddr::new(to, PORT);
+        for answer in [http_get(client, to), udp_ask(client, to, false)] {
+            let answer = answer.with_context(|| format!("{} asks {} at {to}", client.name, server.name))?;
+            ensure!(
+                answer.server == server.name,
+                "{} asks {to}: {answer:?}",
+                client.name
+            );
+            ensure!(
+                !keeps_source || answer.client.ip() == from,
+                "{} asks {to}: {answer:?}, not from {from}",
+                client.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn everyone_reaches_whom_they_should(wiring: Wiring) -> Result<()> {
+    let lab = lab(wiring)?;
+    let nodes = [lab.node(1), lab.node(2)];
+    let mut servers = Vec::new();
+    for host in pods(&lab).chain(nodes).chain([lab.client()]) {
+        servers.push(Server::start(host, PORT)?);
+    }
+    for pod in pods(&lab) {
+        for other in pods(&lab).chain(nodes) {
+            ask(pod, other, true)?;
+        }
+    }
+    for node in nodes {
+        for pod in pods(&lab) {
+            // Towards pods at its bridge a node uses the bridge's address.
+            ask(node, pod, wiring == Wiring::Routed)?;
+        }
+        for other in nodes.into_iter().chain([lab.client()]) {
+            ask(node, other, true)?;
+        }
+        ask(lab.client(), node, true)?;
+    }
+    for addr in addresses(lab.pod(1, 1)) {
+        let direct = http_get(lab.client(), SocketAddr::new(addr, PORT));
+        ensure!(
+            direct.is_err(),
+            "the client outside has a way to the pod {addr}: {direct:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn hosts_of_a_routed_lab_reach_each_other() {
+    everyone_reaches_whom_they_should(Wiring::Routed).unwrap();
+}
+
+#[test]
+fn hosts_of_a_bridged_lab_reach_each_other() {
+    everyone_reaches_whom_they_should(Wiring::Bridged).unwrap();
+}
+
+#[test]
+fn a_capture_has_the_first_packet_and_both_directions() {
+    for wiring in [Wiring::Routed, Wiring::Bridged] {
+        let lab = lab(wiring).unwrap();
+        let (client, server) = (lab.pod(1, 1), lab.pod(2, 1));
+        let _server = Server::start(server, PORT).unwrap();
+        for addr in addresses(server) {
+            let to = SocketAddr::new(addr, PORT);
+            let capture = Capture::start(client, "eth0").unwrap();
+            let from = http_get(client, to).unwrap().client;
+            let seen = capture.stop().unwrap();
+            assert_eq!(
+                seen.first().map(|seen| (seen.src, seen.dst)),
+                Some((from, to)),
+                "{wiring:?}"
+            );
+            assert!(
+                seen.iter().any(|seen| (seen.src, seen.dst) == (to, from)),
+                "{wiring:?}: {seen:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn twenty_megabytes_cross_the_nodes_intact() {
+    for wiring in [Wiring::Routed, Wiring::Bridged] {
+        let lab = lab(wiring).unwrap();
+        let (client, server) = (lab.pod(1, 1), lab.pod(2, 1));
+        for addr in addresses(server) {
+            for direction in [Direction::Up, Direction::Down] {
+                transfer(
+                    client,
+                    SocketAddr::new(addr, PORT),
+                    server,
+                    PORT,
+                    TRANSFER,
+                    direction,
+                )
+                .with_context(|| format!("{wiring:?} {addr} {direction:?}"))
+                .unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn commands_of_a_node_run_in_its_namespace_and_cgroup() {
+    let lab = lab(Wiring::Routed).unwrap();
+    let node = lab.node(1);
+    let addresses = output(
+        node.command("ip")
+            .args(["-4", "-o", "addr", "show", "dev", "eth0"]),
+    )
+    .unwrap();
+    assert!(addresses.contains(&node.v4.to_string()), "{addresses}");
+    let cgroup = output(node.command("cat").arg("/proc/self/cgroup")).unwrap();
+    let expected = format!("{}/node1", lab.cgroup().file_name().unwrap().display());
+    assert!(
+        cgroup
+            .lines()
+            .any(|line| line.starts_with("0::") && line.ends_with(&expected)),
+        "{cgroup}"
+    );
+}
+
+/// What the machine has of a lab: namespaces, mounts, cgroups, state.
+fn traces(id: &str) -> BTreeSet<String> {
+    let names = |folder: &str, prefix: &str| -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path().display().to_string())
+            .filter(|path| path.starts_with(&format!("{folder}/{prefix}")))
+            .collect()
+    };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut found: BTreeSet<String> = names("/run/netns", &format!("fl{id}-")).into_iter().collect();
+    found.extend(names("/run/fairlead-lab", id));
+    for line in mounts.lines() {
+        let (Some(point), Some(kind)) = (line.split(' ').nth(1), line.split(' ').nth(2)) else {
+            continue;
+        };
+        if point.starts_with(&format!("/run/fairlead-lab/{id}")) {
+            found.insert(format!("mount {point}"));
+        }
+        if kind == "cgroup2" {
+            found.extend(names(point, &format!("fairlead-lab-{id}")));
+        }
+    }
+    found
+}
+
+fn id(folder: &Path) -> String {
+    folder.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Every kind of trace is there while the lab lives, so that their absence later says something.
+fn assert_present(id: &str) {
+    let found = traces(id);
+    for part in ["/run/netns/", "/run/fairlead-lab/", "mount ", "/fairlead-lab-"] {
+        assert!(
+            found.iter().any(|trace| trace.contains(part)),
+            "no {part} in {found:?}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_after_drop() {
+    for wiring in [Wiring::Routed, Wiring::Bridged] {
+        let lab = lab(wiring).unwrap();
+        let id = id(lab.folder());
+        let process = lab
+            .node(1)
+            .spawn("sleep", lab.node(1).command("sleep").arg("600"))
+            .unwrap();
+        // A process that nobody will kill but the lab.
+        let stray = output(
+            lab.node(2)
+                .command("sh")
+                .args(["-c", "sleep 601 >/dev/null 2>&1 & echo $!"]),
+        )
+        .unwrap();
+        let stray = stray.trim().to_owned();
+        assert_present(&id);
+        assert!(Path::new("/proc").join(&stray).exists());
+        drop(process);
+        drop(lab);
+        assert_eq!(traces(&id), BTreeSet::new());
+        let state = fs::read_to_string(format!("/proc/{stray}/stat")).unwrap_or_default();
+        assert!(
+            state.is_empty() || state.contains(") Z "),
+            "the stray process lives: {state}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_after_a_panic() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let panicked = thread::spawn(move || {
+        let lab = lab(Wiring::Routed).unwrap();
+        sender.send(id(lab.folder())).unwrap();
+        assert_present(&id(lab.folder()));
+        panic!("on purpose");
+    })
+    .join();
+    assert!(panicked.is_err());
+    assert_eq!(traces(&receiver.recv().unwrap()), BTreeSet::new());
+}
+
+/// Not a test by itself: a process that owns a lab until it is ended. It prints the lab's id.
+#[test]
+#[ignore = "started by the tests of killed owners"]
+fn owns_a_lab_until_it_is_killed() {
+    let lab = lab(Wiring::Routed).unwrap();
+    println!("\nid={}", id(lab.folder()));
+    thread::sleep(Duration::from_secs(60));
+}
+
+/// Starts the function above as a process of its own.
+fn owner() -> Result<(Child, String)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args([
+            "--exact",
+            "owns_a_lab_until_it_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = BufReader::new(child.stdout.take().context("the owner's output is piped")?);
+    for line in stdout.lines() {
+        if let Some(id) = line?.strip_prefix("id=") {
+            return Ok((child, id.to_owned()));
+        }
+    }
+    let status = child.wait()?;
+    anyhow::bail!("the owner of a lab ended ({status}) before it had one")
+}
+
+#[test]
+fn a_lab_of_a_living_owner_stays_and_that_of_a_killed_one_is_removed() {
+    let (mut child, id) = owner().unwrap();
+    drop(lab(Wiring::Routed).unwrap());
+    assert_present(&id);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(lab(Wiring::Routed).unwrap());
+    assert_eq!(traces(&id), BTreeSet::new());
+}
+
+#[test]
+fn signals_that_end_the_owner_take_the_lab_along() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (mut child, id) = owner().unwrap();
+        assert_present(&id);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let end = Instant::now() + REMOVAL;
+        while !traces(&id).is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(traces(&id), BTreeSet::new(), "{signal:?}");
+    }
+}
+
+#[test]
+fn the_examples_are_valid_and_name_pods_of_the_lab() {
+    let lab = Lab::builder().build().unwrap();
+    let pods: BTreeSet<(String, String)> = (1..=NODES)
+        .flat_map(|node| (1..=3).map(move |pod| (node, pod)))
+        .flat_map(|(node, pod)| {
+            addresses(lab.pod(node, pod)).map(|addr| (addr.to_string(), format!("node{node}")))
+        })
+        .collect();
+    let (mut services, mut slices) = (0, 0);
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let parsed = parse(&fs::read_to_string(&path).unwrap());
+        assert_eq!(
+            (parsed.problems, parsed.notes),
+            (vec![], vec![]),
+            "{}",
+            path.display()
+        );
+        for located in parsed.objects {
+            match located.object {
+                Object::Service(_) => services += 1,
+                Object::EndpointSlice(slice) => {
+                    slices += 1;
+                    for endpoint in &slice.endpoints {
+                        let place = (
+                            endpoint.addresses[0].clone(),
+                            endpoint.node_name.clone().unwrap_or_default(),
+                        );
+                        assert!(pods.contains(&place), "{}: {place:?} is no pod", path.display());
+                    }
+                }
+            }
+        }
+    }
+    // One of the services is dual-stack and has a slice for each family.
+    assert_eq!((services, slices), (3, 4));
+}
