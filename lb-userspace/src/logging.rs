@@ -29,7 +29,8 @@ pub fn start(format: Format, level: &str) -> Result<(), String> {
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false);
+        .with_target(false)
+        .log_internal_errors(false);
     match format {
         Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         Format::Json => builder.json().flatten_event(true).init(),

@@ -100,8 +100,9 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let source = Manifests::start(&config.manifests)?;
     let features = probe::check()?;
     cgroup::check(&config.cgroup)?;
+    let object = object::bytes()?;
     let pins = PinFolder::open(&config.bpffs)?;
-    let mut bpf = load::load(object::bytes()?, &pins, &config.sizes, &features, config.bpf_log)?;
+    let mut bpf = load::load(object, &pins, &config.sizes, &features, config.bpf_log)?;
     let _log = bpf_log::forward(&mut bpf, config.bpf_log);
     let maps = KernelMaps::new(&mut bpf)?;
     let snapshot = maps.snapshot()?;
@@ -179,7 +180,13 @@ impl Agent {
                 event = self.source.next() => {
                     self.index.handle(event.ok_or(RunError::SourceEnded)?);
                     // Further changes of the same sweep are applied together with this one.
-                    sleep(config.min_sync_period).await;
+                    tokio::select! {
+                        () = sleep(config.min_sync_period) => {}
+                        signal = stop.wait() => {
+                            info!(signal, "stopping");
+                            return Ok(());
+                        }
+                    }
                     while let Some(event) = self.source.try_next() {
                         self.index.handle(event);
                     }

@@ -70,9 +70,9 @@ impl Config {
             None => cgroup::find()?,
         };
         let node_name = match &args.hostname_override {
-            Some(name) if !name.trim().is_empty() => name.trim().to_owned(),
-            Some(name) => return Err(value("hostname-override", name, "a node's name is not empty")),
             // As kube-proxy does: node names are lower case.
+            Some(name) if !name.trim().is_empty() => name.trim().to_lowercase(),
+            Some(name) => return Err(value("hostname-override", name, "a node's name is not empty")),
             None => rustix::system::uname()
                 .nodename()
                 .to_str()
