@@ -11,6 +11,10 @@
 #![no_std]
 #![no_main]
 #![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry point macros hand the context over by value"
+)]
+#![expect(
     unsafe_code,
     reason = "kernel memory is reached by pointers and helpers that the verifier, not rustc, checks"
 )]
