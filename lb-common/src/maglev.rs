@@ -83,7 +83,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    fn new(member: &Member, mask: u32) -> Self {
+    fn new(member: &Member, mask: u32, credit: u64) -> Self {
         Self {
             id: member.id,
             backend: member.backend,
@@ -91,7 +91,7 @@ impl Cursor {
             multiplier: (mix(!member.id) as u32) << 2 | 1,
             increment: (mix(!member.id) >> 32) as u32 | 1,
             weight: member.weight,
-            credit: 0,
+            credit,
         }
     }
 
@@ -138,12 +138,13 @@ pub fn build(members: &[Member], cursors: &mut [Cursor], table: &mut [u32]) {
     );
     let mask = (table.len() - 1) as u32;
     let cursors = &mut cursors[..members.len()];
+    let heaviest = u64::from(members.iter().map(|member| member.weight).max().unwrap_or(1));
     for (cursor, member) in cursors.iter_mut().zip(members) {
-        *cursor = Cursor::new(member, mask);
+        // Half a slot in advance: shares are rounded to the nearest slot, not down in favour of the heaviest.
+        *cursor = Cursor::new(member, mask, heaviest / 2);
     }
     // The turn order decides who gets the odd slots: it must not depend on the order of the input.
     cursors.sort_unstable_by_key(|cursor| (cursor.id, cursor.weight, cursor.backend));
-    let heaviest = u64::from(members.iter().map(|member| member.weight).max().unwrap_or(1));
 
     table.fill(FREE);
     let mut left = table.len();

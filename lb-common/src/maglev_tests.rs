@@ -94,7 +94,8 @@ proptest! {
         prop_assert!(most - least <= 1, "{} to {} slots", least, most);
     }
 
-    /// Weights: the share of slots is the share of weight, within a slot or two for rounding.
+    /// Weights: the share of slots is the share of weight. Each member is rounded to the nearest slot; what all the
+    /// roundings add up to, half a slot a member at most, is shared by weight; and the last round may stop short.
     #[test]
     fn shares_follow_weights(seed in any::<u32>(), weights in prop::collection::vec(1u32..20, 2..20)) {
         let mut members = members((0..weights.len() as u32).map(|i| seed.wrapping_add(i * 7919)));
@@ -107,7 +108,8 @@ proptest! {
         for member in &members {
             let fair = f64::from(size) * f64::from(member.weight) / f64::from(total);
             let got = f64::from(shares.get(&member.backend).copied().unwrap_or(0));
-            prop_assert!((got - fair).abs() <= 2.0, "weight {} of {total}: {got} slots, fair {fair}", member.weight);
+            let bound = 1.5 + f64::from(member.weight) / f64::from(total) * weights.len() as f64 / 2.0;
+            prop_assert!((got - fair).abs() <= bound, "weight {} of {total}: {got} slots, fair {fair}", member.weight);
         }
     }
 
