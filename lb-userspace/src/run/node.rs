@@ -180,7 +180,11 @@ impl Node {
                 self.failed.remove(&device.index);
                 self.attached.insert(device.index, wanted);
             }
-            Err(AttachError::DeviceGone { .. }) => debug!(device = device.name, "the device went away"),
+            Err(AttachError::DeviceGone { .. }) => {
+                debug!(device = device.name, "the device went away");
+                // One direction may have been attached before it went.
+                self.forget(&device.name);
+            }
             Err(failure) => self.note_failure(device, &failure),
         }
     }
