@@ -120,6 +120,21 @@ fn address(host: &Host, like: SocketAddr) -> IpAddr {
     }
 }
 
+/// As [`ask_all`]; the endpoint must see the client's own address, and the client the service's.
+fn ask_all_openly(client: &Host, addr: SocketAddr, servers: &[&Host]) -> Result<()> {
+    ask_all(client, addr, servers, |answer| {
+        ensure!(
+            answer.client.ip() == address(client, addr),
+            "the endpoint must see the client's address"
+        );
+        ensure!(
+            answer.peer == addr,
+            "the answer must come from the service's address"
+        );
+        Ok(())
+    })
+}
+
 fn pods_reach_both_endpoints(wiring: Wiring) -> Result<()> {
     let stage = Stage::new(wiring)?;
     let lab = &stage.lab;
@@ -128,33 +143,13 @@ fn pods_reach_both_endpoints(wiring: Wiring) -> Result<()> {
     // ClusterIP: two flows from one port to one endpoint through two frontends collide, and one of them is refused.
     for (client, node) in [(lab.pod(1, 3), lab.node(1)), (lab.pod(2, 3), lab.node(2))] {
         for addr in [at(node.v4, NODE_PORT), at(node.v6, NODE_PORT)] {
-            ask_all(client, addr, &servers, |answer| {
-                ensure!(
-                    answer.client.ip() == address(client, addr),
-                    "the endpoint must see the pod's address"
-                );
-                ensure!(
-                    answer.peer == addr,
-                    "the answer must come from the service's address"
-                );
-                Ok(())
-            })?;
+            ask_all_openly(client, addr, &servers)?;
         }
     }
     for client in [lab.pod(1, 1), lab.pod(2, 2)] {
         for addr in web() {
             let capture = Capture::start(client, "eth0")?;
-            ask_all(client, addr, &servers, |answer| {
-                ensure!(
-                    answer.client.ip() == address(client, addr),
-                    "the endpoint must see the pod's address"
-                );
-                ensure!(
-                    answer.peer == addr,
-                    "the answer must come from the service's address"
-                );
-                Ok(())
-            })?;
+            ask_all_openly(client, addr, &servers)?;
             let seen = capture.stop()?;
             ensure!(seen.len() > 200, "only {} packets were captured", seen.len());
             for packet in seen {
@@ -199,14 +194,7 @@ fn node_and_outside(wiring: Wiring) -> Result<()> {
     }
     for addr in [at(node.v4, LOCAL_NODE_PORT), at(node.v6, LOCAL_NODE_PORT)] {
         let capture = Capture::start(lab.client(), "eth0")?;
-        ask_all(lab.client(), addr, &[lab.pod(1, 3)], |answer| {
-            ensure!(
-                answer.client.ip() == address(lab.client(), addr),
-                "the endpoint must see the client's address"
-            );
-            ensure!(answer.peer == addr);
-            Ok(())
-        })?;
+        ask_all_openly(lab.client(), addr, &[lab.pod(1, 3)])?;
         for packet in capture.stop()? {
             ensure!(
                 [packet.src, packet.dst].contains(&addr),
