@@ -44,24 +44,27 @@ use lb_common::{
 
 use crate::{skb::Skb, sockets::Call, tables::Kernel};
 
+// The names of the programs begin with `fl_`: `bpftool prog` and `tc filter` show whose they are (within the 15 bytes
+// that the kernel keeps of a name), and filters are recognised by it.
+
 /// "No opinion": the next program, or the stack, goes on with the packet. `TCX_NEXT`, and `TC_ACT_UNSPEC` for clsact.
 const NEXT: i32 = -1;
 
 /// From a pod into the node.
 #[classifier]
-pub fn ingress_workload(ctx: TcContext) -> i32 {
+pub fn fl_ingress_workload(ctx: TcContext) -> i32 {
     packet(&ctx, Hook::Ingress(Role::Workload))
 }
 
 /// From the network into the node.
 #[classifier]
-pub fn ingress_uplink(ctx: TcContext) -> i32 {
+pub fn fl_ingress_uplink(ctx: TcContext) -> i32 {
     packet(&ctx, Hook::Ingress(Role::Uplink))
 }
 
 /// Out of the node, to a pod or the network.
 #[classifier]
-pub fn egress(ctx: TcContext) -> i32 {
+pub fn fl_egress(ctx: TcContext) -> i32 {
     packet(&ctx, Hook::Egress)
 }
 
@@ -102,12 +105,12 @@ fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
-/// Declares one cgroup entry point: a name, what kind of call it sees, and what it runs.
+/// Declares cgroup entry points: a name, what kind of call it sees, and what it runs.
 macro_rules! socket_hooks {
-    ($($name:ident $run:ident;)+) => {
+    ($($name:ident $hook:ident $run:ident;)+) => {
         $(
-            #[doc = concat!("The cgroup hook `", stringify!($name), "`.")]
-            #[cgroup_sock_addr($name)]
+            #[doc = concat!("The cgroup hook `", stringify!($hook), "`.")]
+            #[cgroup_sock_addr($hook)]
             pub fn $name(ctx: SockAddrContext) -> i32 {
                 // Sockets of other namespaces are none of ours: pods, and other nodes of a lab on the same kernel.
                 if !globals::is_own_namespace(ctx.as_ptr()) {
@@ -120,14 +123,14 @@ macro_rules! socket_hooks {
 }
 
 socket_hooks! {
-    connect4 ask4;
-    connect6 ask6;
-    sendmsg4 ask4;
-    sendmsg6 ask6;
-    recvmsg4 show4;
-    recvmsg6 show6;
-    getpeername4 show4;
-    getpeername6 show6;
+    fl_connect4 connect4 ask4;
+    fl_connect6 connect6 ask6;
+    fl_sendmsg4 sendmsg4 ask4;
+    fl_sendmsg6 sendmsg6 ask6;
+    fl_recvmsg4 recvmsg4 show4;
+    fl_recvmsg6 recvmsg6 show6;
+    fl_getpeername4 getpeername4 show4;
+    fl_getpeername6 getpeername6 show6;
 }
 
 /// Helpers such as `bpf_skb_load_bytes` do not ask for it, others of the kernel are for GPL-compatible programs only.

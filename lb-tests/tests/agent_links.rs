@@ -118,7 +118,7 @@ fn links(pins: &PinFolder) -> Vec<(String, &'static str, u32, u32)> {
         .into_iter()
         .map(|link| {
             let info = link.info.expect("a pinned link can be opened");
-            (link.device, link.direction, info.ifindex, info.id)
+            (link.device.clone(), link.direction(), info.ifindex, info.id)
         })
         .collect()
 }

@@ -1,7 +1,9 @@
 //! Finds the cgroup v2 hierarchy.
 
 use std::{
+    ffi::OsString,
     fs, io,
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
@@ -63,23 +65,22 @@ pub fn check(path: &Path) -> Result<(), CgroupError> {
 ///
 /// [`CgroupError`] with the remedy.
 pub fn find() -> Result<PathBuf, CgroupError> {
-    let mounts = fs::read_to_string("/proc/mounts").map_err(CgroupError::Mounts)?;
+    let mounts = fs::read("/proc/mounts").map_err(CgroupError::Mounts)?;
     first_mount(&mounts, "cgroup2").ok_or(CgroupError::None)
 }
 
-/// The first mount point of a file system type in the text of `/proc/mounts`.
-fn first_mount(mounts: &str, kind: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut words = line.split(' ');
+/// The first mount point of a file system type in the text of `/proc/mounts`, where names may be any bytes.
+fn first_mount(mounts: &[u8], kind: &str) -> Option<PathBuf> {
+    mounts.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
         let (_, point, found) = (words.next()?, words.next()?, words.next()?);
-        (found == kind).then(|| PathBuf::from(unescape(point)))
+        (found == kind.as_bytes()).then(|| OsString::from_vec(unescape(point)).into())
     })
 }
 
 /// `/proc/mounts` writes blanks, tabs, newlines and backslashes as three octal digits (proc(5), fstab(5)).
-fn unescape(text: &str) -> String {
+fn unescape(mut rest: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         match (first, tail) {
             (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
@@ -92,7 +93,7 @@ fn unescape(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 #[cfg(test)]
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_hierarchy_of_a_hybrid_host_is_found() {
-        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+        let mounts = b"tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(
             first_mount(mounts, "cgroup2"),
@@ -112,16 +113,19 @@ mod tests {
     #[test]
     fn the_first_of_several_is_taken_and_none_is_none() {
         assert_eq!(
-            first_mount("a /x cgroup2 rw 0 0\nb /y cgroup2 rw 0 0\n", "cgroup2"),
+            first_mount(b"a /x cgroup2 rw 0 0\nb /y cgroup2 rw 0 0\n", "cgroup2"),
             Some("/x".into())
         );
-        assert_eq!(first_mount("cgroup2 /x tmpfs rw 0 0\nshort\n\n", "cgroup2"), None);
+        assert_eq!(
+            first_mount(b"cgroup2 /x tmpfs rw 0 0\nshort\n\n", "cgroup2"),
+            None
+        );
     }
 
     #[test]
     fn escaped_characters_are_read() {
-        assert_eq!(unescape(r"/a\040b\134c\011d"), "/a b\\c\td");
-        assert_eq!(unescape(r"/a\04"), r"/a\04");
-        assert_eq!(unescape(r"/a\999"), r"/a\999");
+        assert_eq!(unescape(br"/a\040b\134c\011d"), b"/a b\\c\td");
+        assert_eq!(unescape(br"/a\04"), br"/a\04");
+        assert_eq!(unescape(br"/a\999"), br"/a\999");
     }
 }

@@ -9,27 +9,52 @@ use aya::{
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, map},
+    datapath::{Hook, Role},
     limits,
     verdict::Reason,
 };
 use thiserror::Error;
 use tracing::info;
 
-use crate::{pins::PinFolder, probe::Features, sys};
+use crate::{
+    pins::PinFolder,
+    probe::Features,
+    sys::{self, AttachType},
+};
 
-/// Names of the tc programs.
-pub const TC_PROGRAMS: [&str; 3] = ["ingress_workload", "ingress_uplink", "egress"];
-/// Names of the cgroup programs.
-pub const CGROUP_PROGRAMS: [&str; 8] = [
-    "connect4",
-    "connect6",
-    "sendmsg4",
-    "sendmsg6",
-    "recvmsg4",
-    "recvmsg6",
-    "getpeername4",
-    "getpeername6",
+/// Names of the tc programs. All programs begin with `fl_`, so that tools show whose they are.
+pub const TC_PROGRAMS: [&str; 3] = [
+    tc_program(Hook::Ingress(Role::Workload)),
+    tc_program(Hook::Ingress(Role::Uplink)),
+    tc_program(Hook::Egress),
 ];
+
+/// The cgroup programs with their attach types.
+pub const CGROUP_PROGRAMS: [(&str, AttachType); 8] = [
+    ("fl_connect4", AttachType::CgroupInet4Connect),
+    ("fl_connect6", AttachType::CgroupInet6Connect),
+    ("fl_sendmsg4", AttachType::CgroupUdp4Sendmsg),
+    ("fl_sendmsg6", AttachType::CgroupUdp6Sendmsg),
+    ("fl_recvmsg4", AttachType::CgroupUdp4Recvmsg),
+    ("fl_recvmsg6", AttachType::CgroupUdp6Recvmsg),
+    ("fl_getpeername4", AttachType::CgroupInet4Getpeername),
+    ("fl_getpeername6", AttachType::CgroupInet6Getpeername),
+];
+
+/// The name of the tc program for a hook.
+pub const fn tc_program(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Ingress(Role::Workload) => "fl_ingress_workload",
+        Hook::Ingress(Role::Uplink) => "fl_ingress_uplink",
+        Hook::Egress => "fl_egress",
+    }
+}
+
+/// The names of all programs.
+fn programs() -> impl Iterator<Item = &'static str> {
+    let of_cgroup = CGROUP_PROGRAMS.into_iter().map(|(name, _)| name);
+    TC_PROGRAMS.into_iter().chain(of_cgroup)
+}
 
 /// Why the programs could not be loaded.
 #[derive(Debug, Error)]
@@ -193,7 +218,7 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
 ///
 /// [`LoadError::Pin`] names the pin.
 pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder) -> Result<(), LoadError> {
-    for name in TC_PROGRAMS.into_iter().chain(CGROUP_PROGRAMS) {
+    for name in programs() {
         let path = pins.programs().join(name);
         let program = bpf.program_mut(name).ok_or(LoadError::NoProgram { name })?;
         let fd = program.fd().map_err(|source| LoadError::Program {
@@ -270,7 +295,7 @@ fn load_over(
             source: Box::new(source),
         })?;
     }
-    for name in CGROUP_PROGRAMS {
+    for (name, _) in CGROUP_PROGRAMS {
         let program: &mut CgroupSockAddr = program(&mut bpf, name)?;
         program.load().map_err(|source| LoadError::Program {
             name,

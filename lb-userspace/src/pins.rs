@@ -5,6 +5,9 @@
 //!             v1/progs/NAME                programs
 //!             v1/links/tc-<device>-ingress tcx links
 //!             v1/links/cgroup-<hook>       cgroup links
+//!             v1/filters/<device>/         notes that clsact filters of ours are on the device
+//!             v1/qdiscs/<device>/          notes that its clsact qdisc is ours
+//!             mounted/                     notes that the bpffs was mounted by an agent
 //! ```
 //!
 //! `v1` is the version of the ABI: an agent with another layout of maps does not touch these.
@@ -17,8 +20,9 @@ use std::{
 use lb_common::abi;
 use rustix::{
     fd::OwnedFd,
-    fs::{FlockOperation, Mode, OFlags, StatFs, flock, open, statfs},
-    mount::{MountFlags, mount},
+    fs::{FlockOperation, Mode, OFlags, Stat, StatFs, flock, fstat, open, stat, statfs},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 use thiserror::Error;
 use tracing::info;
@@ -61,6 +65,12 @@ pub enum PinError {
         /// The folder.
         path: PathBuf,
     },
+    /// There are only ordinary files.
+    #[error("{} is not on a bpffs, so nothing of an agent can be there; name its pin folder with --bpffs", path.display())]
+    NotBpffs {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another agent uses the folder.
     #[error(
         "another agent uses {}{}; stop it first, or give this one a folder of its own with --bpffs",
@@ -95,13 +105,19 @@ impl PinFolder {
     ///
     /// [`PinError`] names the folder and the remedy.
     pub fn open(root: &Path) -> Result<Self, PinError> {
-        ensure_bpffs(root)?;
-        let this = Self {
-            root: root.to_owned(),
-            _lock: lock(root)?,
+        let this = loop {
+            let mounted = ensure_bpffs(root)?;
+            if let Some(lock) = lock(root)? {
+                let this = Self::locked(root, lock);
+                if mounted {
+                    create(&this.mounted_mark())?;
+                }
+                break this;
+            }
+            // `fairlead cleanup` removed the folder between the two steps.
         };
-        for folder in [this.maps(), this.programs(), this.links()] {
-            fs::create_dir_all(&folder).map_err(PinError::io("create", &folder))?;
+        for folder in this.folders() {
+            create(&folder)?;
         }
         Ok(this)
     }
@@ -110,15 +126,22 @@ impl PinFolder {
     ///
     /// # Errors
     ///
-    /// [`PinError::Locked`] if an agent uses it.
+    /// [`PinError::Locked`] if an agent uses it; [`PinError::NotBpffs`] if it cannot be a pin folder.
     pub fn open_existing(root: &Path) -> Result<Option<Self>, PinError> {
-        match fs::metadata(root) {
-            Ok(_) => Ok(Some(Self {
-                root: root.to_owned(),
-                _lock: lock(root)?,
-            })),
+        match is_bpffs(root) {
+            Ok(true) => Ok(lock(root)?.map(|lock| Self::locked(root, lock))),
+            Ok(false) => Err(PinError::NotBpffs {
+                path: root.to_owned(),
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(PinError::io("look at", root)(error)),
+        }
+    }
+
+    fn locked(root: &Path, lock: OwnedFd) -> Self {
+        Self {
+            root: root.to_owned(),
+            _lock: lock,
         }
     }
 
@@ -145,73 +168,160 @@ impl PinFolder {
     pub fn links(&self) -> PathBuf {
         self.version().join("links")
     }
+
+    /// Where devices with clsact filters are noted.
+    pub fn filters(&self) -> PathBuf {
+        self.version().join("filters")
+    }
+
+    /// Where devices whose clsact qdisc is ours are noted.
+    pub fn qdiscs(&self) -> PathBuf {
+        self.version().join("qdiscs")
+    }
+
+    /// All folders for pins and notes.
+    pub(crate) fn folders(&self) -> [PathBuf; 5] {
+        [
+            self.maps(),
+            self.programs(),
+            self.links(),
+            self.filters(),
+            self.qdiscs(),
+        ]
+    }
+
+    /// The note that an agent mounted the bpffs.
+    fn mounted_mark(&self) -> PathBuf {
+        self.root.join("mounted")
+    }
+
+    /// Whether an agent has left maps here.
+    pub fn holds_maps(&self) -> bool {
+        fs::read_dir(self.maps()).is_ok_and(|mut maps| maps.next().is_some())
+    }
+
+    /// Removes the folder, and unmounts the bpffs if an agent mounted it and nobody else uses it. The folder must be
+    /// empty but for what this module notes.
+    ///
+    /// # Errors
+    ///
+    /// What could not be removed.
+    pub(crate) fn remove(self) -> Result<(), PinError> {
+        let mark = self.mounted_mark();
+        let ours = mark.exists();
+        let mount_point = mount_point(&self.root);
+        if ours {
+            fs::remove_dir(&mark).map_err(PinError::io("remove", &mark))?;
+        }
+        if self.root != mount_point || !ours {
+            match fs::remove_dir(&self.root) {
+                // A bpffs that somebody mounted right there.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
+                other => other.map_err(PinError::io("remove", &self.root))?,
+            }
+        }
+        let is_empty = fs::read_dir(mount_point).is_ok_and(|mut entries| entries.next().is_none());
+        if ours && is_empty {
+            let (root, at) = (self.root.clone(), mount_point.to_owned());
+            // The lock is an open file of the mount.
+            drop(self);
+            unmount(&at, UnmountFlags::empty())
+                .map_err(|error| PinError::io("unmount the bpffs at", &at)(error.into()))?;
+            info!(path = %at.display(), "unmounted the bpffs");
+            if root == at {
+                fs::remove_dir(&root).map_err(PinError::io("remove", &root))?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The folder of maps below a pin folder, without locking anything: for looking only.
-pub fn maps_below(root: &Path) -> PathBuf {
-    root.join(format!("v{}", abi::VERSION)).join("maps")
+fn create(folder: &Path) -> Result<(), PinError> {
+    fs::create_dir_all(folder).map_err(PinError::io("create", folder))
 }
 
-/// The folder of links below a pin folder, without locking anything: for looking only.
-pub fn links_below(root: &Path) -> PathBuf {
-    root.join(format!("v{}", abi::VERSION)).join("links")
+/// A folder below a pin folder, without locking anything: for looking only.
+pub fn below(root: &Path, folder: &str) -> PathBuf {
+    root.join(format!("v{}", abi::VERSION)).join(folder)
 }
 
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type.cast_unsigned() == BPF_FS_MAGIC)
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let StatFs { f_type, .. } = statfs(path)?;
+    Ok(f_type.cast_unsigned() == BPF_FS_MAGIC)
 }
 
-/// Makes `root` a folder on a bpffs.
-fn ensure_bpffs(root: &Path) -> Result<(), PinError> {
+/// The folder that a bpffs is mounted on for `root` if nothing above it is on one.
+fn mount_point(root: &Path) -> &Path {
     let usual = Path::new(USUAL_BPFFS);
-    // The folder that must be a mount point if nothing above is one.
-    let mount_point = if root.starts_with(usual) { usual } else { root };
-    let existing = root.ancestors().find(|path| path.exists());
-    if !existing.is_some_and(is_bpffs) {
-        fs::create_dir_all(mount_point).map_err(PinError::io("create", mount_point))?;
-        let mut files = fs::read_dir(mount_point).map_err(PinError::io("look into", mount_point))?;
-        if files.next().is_some() {
-            return Err(PinError::NotEmpty {
-                path: mount_point.to_owned(),
+    if root.starts_with(usual) { usual } else { root }
+}
+
+/// Makes `root` a folder on a bpffs. Says whether one had to be mounted.
+fn ensure_bpffs(root: &Path) -> Result<bool, PinError> {
+    let mut existing = root;
+    let mounted = loop {
+        match is_bpffs(existing) {
+            Ok(true) => break false,
+            Ok(false) => {
+                mount_bpffs(mount_point(root))?;
+                break true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                existing = existing
+                    .parent()
+                    .ok_or_else(|| PinError::io("look at", root)(error))?;
+            }
+            Err(error) => return Err(PinError::io("look at", existing)(error)),
+        }
+    };
+    create(root)?;
+    Ok(mounted)
+}
+
+fn mount_bpffs(at: &Path) -> Result<(), PinError> {
+    create(at)?;
+    let mut files = fs::read_dir(at).map_err(PinError::io("look into", at))?;
+    if files.next().is_some() {
+        return Err(PinError::NotEmpty { path: at.to_owned() });
+    }
+    mount("bpf", at, "bpf", MountFlags::empty(), None::<&std::ffi::CStr>).map_err(|error| {
+        PinError::Mount {
+            path: at.to_owned(),
+            source: error.into(),
+        }
+    })?;
+    info!(path = %at.display(), "mounted a bpffs");
+    Ok(())
+}
+
+/// Locks the folder for this process; the lock goes with it, however it ends. None if there is no such folder, or no
+/// longer: a lock on a folder that was removed meanwhile would keep nobody out.
+fn lock(root: &Path) -> Result<Option<OwnedFd>, PinError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = match open(root, flags, Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(PinError::io("open", root)(error.into())),
+    };
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(PinError::Locked {
+                path: root.to_owned(),
+                holder: holder(root),
             });
         }
-        mount(
-            "bpf",
-            mount_point,
-            "bpf",
-            MountFlags::empty(),
-            None::<&std::ffi::CStr>,
-        )
-        .map_err(|error| PinError::Mount {
-            path: mount_point.to_owned(),
-            source: error.into(),
-        })?;
-        info!(path = %mount_point.display(), "mounted a bpffs");
+        Err(error) => return Err(PinError::io("lock", root)(error.into())),
     }
-    fs::create_dir_all(root).map_err(PinError::io("create", root))
-}
-
-/// Locks the folder for this process; the lock goes with it, however it ends.
-fn lock(root: &Path) -> Result<OwnedFd, PinError> {
-    let folder = open(
-        root,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|error| PinError::io("open", root)(error.into()))?;
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(folder),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(PinError::Locked {
-            path: root.to_owned(),
-            holder: holder(root),
-        }),
-        Err(error) => Err(PinError::io("lock", root)(error.into())),
-    }
+    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+    let locked = fstat(&folder).map_err(|error| PinError::io("look at", root)(error.into()))?;
+    let is_there = stat(root).is_ok_and(|there| identity(there) == identity(locked));
+    Ok(is_there.then_some(folder))
 }
 
 /// The process that holds the lock, from the kernel's list of locks: `1: FLOCK ADVISORY WRITE 4242 00:2a:17 0 EOF`.
 fn holder(root: &Path) -> Option<u32> {
-    let stat = rustix::fs::stat(root).ok()?;
+    let stat = stat(root).ok()?;
     let inode = stat.st_ino;
     let device = format!(
         "{:02x}:{:02x}",

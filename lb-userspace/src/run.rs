@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Start is in an order in which every step can fail without harm to a dataplane that runs: look (manifests,
-//! privileges, kernel), lock, load, read back what is there, bring it to what the manifests say, and only then swap
-//! the programs inside their links.
+//! privileges, kernel, cgroup), lock, load, read back what is there, swap the programs inside the links of the cgroup
+//! (all that can still fail), bring the maps to what the manifests say, and then the devices, one in each turn of the
+//! loop.
 
 mod node;
 
@@ -24,9 +25,10 @@ use tracing::{error, info};
 use self::node::Node;
 use crate::{
     apply::{ApplyError, KernelMaps},
-    attach::AttachError,
+    attach::{AttachError, Attacher},
     bpf_log,
     cgroup::{self, CgroupError},
+    cleanup,
     cli::config::Config,
     desired::{Desired, Options},
     devices::DeviceError,
@@ -35,7 +37,7 @@ use crate::{
     load::{self, LoadError, Sizes},
     object::{self, NoObject},
     pins::{PinError, PinFolder},
-    probe::{self, ProbeError},
+    probe::{self, Features, ProbeError},
     watch::{Manifests, ManifestsError},
 };
 
@@ -102,42 +104,58 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     cgroup::check(&config.cgroup)?;
     let object = object::bytes()?;
     let pins = PinFolder::open(&config.bpffs)?;
-    let mut bpf = load::load(object, &pins, &config.sizes, &features, config.bpf_log)?;
-    let _log = bpf_log::forward(&mut bpf, config.bpf_log);
+    let adopted = pins.holds_maps();
+    let (mut agent, mut node) = match start(config, &features, object, &pins, source).await {
+        Ok(started) => started,
+        Err(error) => {
+            if !adopted {
+                cleanup::undo(pins);
+            }
+            return Err(error);
+        }
+    };
+    let _log = bpf_log::forward(node.programs(), config.bpf_log);
+    let ended = agent.follow(config, &mut node, &mut stop, begin).await?;
+    info!(
+        signal = ended,
+        "stopped; forwarding goes on, `fairlead cleanup` ends it"
+    );
+    Ok(())
+}
+
+/// All that can fail of the start.
+async fn start(
+    config: &Config,
+    features: &Features,
+    object: &[u8],
+    pins: &PinFolder,
+    source: Manifests,
+) -> Result<(Agent, Node), RunError> {
+    let attacher = Attacher::new(pins, features.tcx && !config.no_tcx);
+    attacher.check_namespace()?;
+    let mut bpf = load::load(object, pins, &config.sizes, features, config.bpf_log)?;
     let maps = KernelMaps::new(&mut bpf)?;
     let snapshot = maps.snapshot()?;
-    if !snapshot.frontends.is_empty() {
+    let adopted = !snapshot.frontends.is_empty();
+    if adopted {
         info!(
             frontends = snapshot.frontends.len(),
             "going on from what is pinned"
         );
     }
-
-    let mut node = Node::start(config, bpf, &pins, features.tcx && !config.no_tcx).await?;
-    let mut agent = Agent {
+    let mut node = Node::start(config, bpf, attacher).await?;
+    node.attach_cgroup(config, pins)?;
+    let agent = Agent {
         source,
         index: Index::new(),
         desired: Desired::new(Options::default(), node.facts()),
         ledger: Ledger::adopt(Limits::of(&config.sizes), &snapshot),
         maps,
+        adopted,
+        stage: Stage::Listing,
         retry: None,
     };
-    agent.first_listing().await?;
-    node.attach_all(config, &pins).await?;
-    let usage = agent.ledger.usage();
-    info!(
-        node = config.node_name,
-        services = usage.services,
-        frontends = usage.frontends,
-        backends = usage.backends,
-        maglev_bytes = usage.table_slots * 4,
-        devices = node.attached().count(),
-        ms = begin.elapsed().as_millis() as u64,
-        "fairlead is ready"
-    );
-    agent.follow(config, &mut node, &mut stop).await?;
-    info!("stopped; forwarding goes on, `fairlead cleanup` ends it");
-    Ok(())
+    Ok((agent, node))
 }
 
 /// What the main loop works with.
@@ -147,68 +165,117 @@ struct Agent {
     desired: Desired,
     ledger: Ledger,
     maps: KernelMaps,
+    /// There were frontends in the kernel at the start.
+    adopted: bool,
+    stage: Stage,
     /// When to try again what failed.
     retry: Option<Instant>,
+}
+
+/// How far the agent has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not everything was listed yet.
+    Listing,
+    /// There are no manifests, or some that have never been valid, and there is a dataplane to lose: what is not seen
+    /// may be what runs.
+    Holding,
+    /// Changes are applied as they come.
+    Following,
 }
 
 /// How long to wait after a failed map operation, a device that could not be attached to, or a failed look at devices.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Agent {
-    /// Takes events until everything was listed once, and applies that.
-    async fn first_listing(&mut self) -> Result<(), RunError> {
-        while !self.index.is_listed() {
-            let event = self.source.next().await.ok_or(RunError::SourceEnded)?;
-            self.index.handle(event);
-        }
-        self.update();
-        Ok(())
-    }
-
-    /// Follows manifests and devices until a signal comes.
-    async fn follow(&mut self, config: &Config, node: &mut Node, stop: &mut Stop) -> Result<(), RunError> {
+    /// Follows manifests and devices until a signal comes, and returns its name. A turn of the loop deals with one
+    /// event, the change that it makes, and one device.
+    async fn follow(
+        &mut self,
+        config: &Config,
+        node: &mut Node,
+        stop: &mut Stop,
+        begin: Instant,
+    ) -> Result<&'static str, RunError> {
+        let mut ready = false;
         loop {
-            let wakeup = [self.retry, self.ledger.next_wakeup(), node.retry_at()]
+            let wakeup = [self.retry, self.ledger.next_wakeup(), Some(node.next_work())]
                 .into_iter()
                 .flatten()
                 .min();
             tokio::select! {
-                signal = stop.wait() => {
-                    info!(signal, "stopping");
-                    return Ok(());
-                }
+                // Changes of endpoints go before new devices: connections fail meanwhile.
+                biased;
+                signal = stop.wait() => return Ok(signal),
                 event = self.source.next() => {
                     self.index.handle(event.ok_or(RunError::SourceEnded)?);
                     // Further changes of the same sweep are applied together with this one.
                     tokio::select! {
+                        signal = stop.wait() => return Ok(signal),
                         () = sleep(config.min_sync_period) => {}
-                        signal = stop.wait() => {
-                            info!(signal, "stopping");
-                            return Ok(());
-                        }
                     }
                     while let Some(event) = self.source.try_next() {
                         self.index.handle(event);
                     }
                 }
-                changed = node.changed() => {
-                    changed?;
-                    node.look_again(config).await;
-                    self.desired.set_node(node.facts());
-                }
-                () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()), if wakeup.is_some() => {
-                    if node.retry_at().is_some_and(|at| at <= Instant::now()) {
-                        node.look_again(config).await;
-                        self.desired.set_node(node.facts());
-                    }
-                }
+                changed = node.changed() => changed?,
+                () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
             }
             self.update();
+            if node.work(config).await {
+                self.desired.set_node(node.facts());
+                self.update();
+            }
+            if !ready && self.stage != Stage::Listing && node.is_started() {
+                ready = true;
+                self.tell_ready(config, node, begin);
+            }
         }
+    }
+
+    fn tell_ready(&self, config: &Config, node: &Node, begin: Instant) {
+        let usage = self.ledger.usage();
+        info!(
+            node = config.node_name,
+            services = usage.services,
+            frontends = usage.frontends,
+            backends = usage.backends,
+            maglev_bytes = usage.table_slots * 4,
+            devices = node.attached(),
+            ms = begin.elapsed().as_millis() as u64,
+            "fairlead is ready"
+        );
+    }
+
+    /// Whether what is known may be applied.
+    fn may_apply(&mut self) -> bool {
+        let listed = self.index.is_listed();
+        let next = match self.stage {
+            Stage::Listing if !listed => Stage::Listing,
+            Stage::Listing if self.adopted && !self.source.is_whole() => {
+                error!(
+                    "manifests are missing or invalid, and what an earlier agent programmed may come from them: it \
+                     stays in force, and no change is applied until all manifests are valid; repair them or move them \
+                     out of the folder, or end forwarding with `fairlead cleanup`"
+                );
+                Stage::Holding
+            }
+            Stage::Holding if !self.source.is_whole() => Stage::Holding,
+            Stage::Holding => {
+                info!("all manifests are valid now; changes are applied");
+                Stage::Following
+            }
+            Stage::Listing | Stage::Following => Stage::Following,
+        };
+        self.stage = next;
+        next == Stage::Following
     }
 
     /// Works out what is desired now and brings the kernel to it.
     fn update(&mut self) {
+        if !self.may_apply() {
+            return;
+        }
         let begin = Instant::now();
         if let Some(update) = self.desired.update(&mut self.index) {
             for notice in &update.notices {

@@ -2,15 +2,21 @@
 
 use std::{io, path::Path};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
-use lb_common::abi::{Flow, FlowKey, Frontend, FrontendKey, SocketKey, SocketPeer, map};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use lb_common::abi::{
+    Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, SocketKey, SocketPeer, TableRef, map,
+};
 use thiserror::Error;
 
 use crate::{
     apply::{ApplyError, read_counters},
-    attach::list_devices,
+    attach::{list_cgroup_hooks, list_devices, list_filtered_devices},
     pins,
+    sys::{LinkInfo, MappedArray},
 };
+
+type V4 = u32;
+type V6 = [u32; 4];
 
 /// Why the state cannot be shown.
 #[derive(Debug, Error)]
@@ -23,6 +29,14 @@ pub enum StatusError {
         /// The pin folder.
         path: String,
     },
+    /// The pin folder cannot be looked at.
+    #[error("look into the pin folder {path}: {source}; run as root")]
+    Look {
+        /// The folder.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A map cannot be read.
     #[error("read the pinned map {name}: {source}")]
     Map {
@@ -30,6 +44,14 @@ pub enum StatusError {
         name: &'static str,
         /// What the kernel said.
         source: MapError,
+    },
+    /// A map cannot be mapped into memory.
+    #[error("map the pinned map {name} into memory: {source}")]
+    Mmap {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// The counters cannot be read.
     #[error(transparent)]
@@ -45,68 +67,138 @@ pub enum StatusError {
 ///
 /// [`StatusError`] names what cannot be read.
 pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
-    let maps = pins::maps_below(root);
-    if !maps.exists() {
-        return Err(StatusError::Nothing {
-            path: root.display().to_string(),
-        });
-    }
-    writeln!(out, "devices")?;
-    for link in list_devices(&pins::links_below(root)) {
-        let state = match link.info {
-            Some(info) if info.ifindex != 0 => format!("program {} by link {}", info.program_id, info.id),
-            Some(_) => "the device is gone".to_owned(),
-            None => "the link cannot be opened".to_owned(),
-        };
-        writeln!(out, "  {:<16} {:<8} {state}", link.device, link.direction)?;
-    }
-    writeln!(out, "maps{:>22}{:>12}", "entries", "capacity")?;
-    type V4 = u32;
-    type V6 = [u32; 4];
-    fill::<FrontendKey<V4>, Frontend>(&maps, map::FRONTENDS4, out)?;
-    fill::<FrontendKey<V6>, Frontend>(&maps, map::FRONTENDS6, out)?;
-    fill::<FlowKey<V4>, Flow<V4>>(&maps, map::FLOWS4, out)?;
-    fill::<FlowKey<V6>, Flow<V6>>(&maps, map::FLOWS6, out)?;
-    fill::<SocketKey<V4>, SocketPeer<V4>>(&maps, map::SOCKETS4, out)?;
-    fill::<SocketKey<V6>, SocketPeer<V6>>(&maps, map::SOCKETS6, out)?;
-    let counters = open(&maps, map::COUNTERS)?;
-    let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(counters)).map_err(|source| {
-        StatusError::Map {
-            name: map::COUNTERS,
-            source,
+    let maps = pins::below(root, "maps");
+    match std::fs::read_dir(&maps) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StatusError::Nothing {
+                path: root.display().to_string(),
+            });
         }
-    })?;
+        Err(source) => {
+            return Err(StatusError::Look {
+                path: root.display().to_string(),
+                source,
+            });
+        }
+    }
+    write_attachments(root, out)?;
+    let maps = Maps(&maps);
+    writeln!(out, "maps{:>22}{:>12}", "entries", "capacity")?;
+    maps.hash::<FrontendKey<V4>, Frontend>(map::FRONTENDS4, out)?;
+    maps.hash::<FrontendKey<V6>, Frontend>(map::FRONTENDS6, out)?;
+    maps.services(out)?;
+    maps.backends::<V4>(map::BACKENDS4, out)?;
+    maps.backends::<V6>(map::BACKENDS6, out)?;
+    maps.hash::<FlowKey<V4>, Flow<V4>>(map::FLOWS4, out)?;
+    maps.hash::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, out)?;
+    maps.hash::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, out)?;
+    maps.hash::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, out)?;
     writeln!(out, "packets and calls")?;
-    for (reason, count) in read_counters(&counters)? {
+    for (reason, count) in read_counters(&maps.counters()?)? {
         writeln!(out, "  {:<24} {count:>12}  {}", reason.name(), reason.help())?;
     }
     Ok(())
 }
 
-fn open(maps: &Path, name: &'static str) -> Result<MapData, StatusError> {
-    MapData::from_pin(maps.join(name)).map_err(|source| StatusError::Map { name, source })
+/// Devices and socket hooks.
+fn write_attachments(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
+    let links = pins::below(root, "links");
+    writeln!(out, "devices")?;
+    for link in list_devices(&links) {
+        let state = state(link.info, |info| info.ifindex != 0);
+        writeln!(out, "  {:<16} {:<8} {state}", link.device, link.direction())?;
+    }
+    for device in list_filtered_devices(&pins::below(root, "filters")) {
+        writeln!(out, "  {device:<16} {:<8} clsact filters", "both")?;
+    }
+    writeln!(out, "socket hooks")?;
+    for link in list_cgroup_hooks(&links) {
+        let state = state(link.info, |info| info.cgroup_id != 0);
+        writeln!(out, "  {:<25} {state}", link.program)?;
+    }
+    Ok(())
 }
 
-/// A line on how full a hash map is.
-fn fill<K: aya::Pod, V: aya::Pod>(
-    maps: &Path,
-    name: &'static str,
-    out: &mut impl io::Write,
-) -> Result<(), StatusError> {
-    let failed = |source| StatusError::Map { name, source };
-    let data = open(maps, name)?;
-    let info = data.info().map_err(failed)?;
-    let capacity = info.max_entries();
-    let map = if name.starts_with("FRONTENDS") {
-        Map::HashMap(data)
-    } else {
-        Map::LruHashMap(data)
-    };
-    let map = HashMap::<MapData, K, V>::try_from(map).map_err(failed)?;
-    writeln!(
-        out,
-        "  {name:<12}{:>12}{capacity:>12}",
-        map.keys().filter(Result::is_ok).count()
-    )?;
+fn state(info: Option<LinkInfo>, hangs: impl Fn(&LinkInfo) -> bool) -> String {
+    match info {
+        Some(info) if hangs(&info) => format!("program {} by link {}", info.program_id, info.id),
+        Some(_) => "detached: what it hung on is gone".to_owned(),
+        None => "not attached".to_owned(),
+    }
+}
+
+/// The folder of pinned maps.
+struct Maps<'a>(&'a Path);
+
+impl Maps<'_> {
+    fn open(&self, name: &'static str) -> Result<(MapData, u32), StatusError> {
+        let failed = |source| StatusError::Map { name, source };
+        let data = MapData::from_pin(self.0.join(name)).map_err(failed)?;
+        let capacity = data.info().map_err(failed)?.max_entries();
+        Ok((data, capacity))
+    }
+
+    /// A line on how full a hash map is.
+    fn hash<K: aya::Pod, V: aya::Pod>(
+        &self,
+        name: &'static str,
+        out: &mut impl io::Write,
+    ) -> Result<(), StatusError> {
+        let (data, capacity) = self.open(name)?;
+        let map = if name.starts_with("FRONTENDS") {
+            Map::HashMap(data)
+        } else {
+            Map::LruHashMap(data)
+        };
+        let map =
+            HashMap::<MapData, K, V>::try_from(map).map_err(|source| StatusError::Map { name, source })?;
+        line(out, name, map.keys().filter(Result::is_ok).count(), capacity)
+    }
+
+    /// Lines on how many services there are and how many slots their tables take.
+    fn services(&self, out: &mut impl io::Write) -> Result<(), StatusError> {
+        let name = map::SERVICES;
+        let (data, capacity) = self.open(name)?;
+        let services = MappedArray::<u64>::new(data.fd(), capacity as usize)
+            .map_err(|source| StatusError::Mmap { name, source })?;
+        let sizes: Vec<usize> = (0..capacity)
+            .filter_map(|id| services.get(id))
+            .map(|word| TableRef(word).size() as usize)
+            .filter(|size| *size > 0)
+            .collect();
+        line(out, name, sizes.len(), capacity)?;
+        // Two slots an element.
+        let (_, elements) = self.open(map::MAGLEV)?;
+        line(out, map::MAGLEV, sizes.iter().sum(), elements.saturating_mul(2))
+    }
+
+    fn backends<A: Copy + 'static>(
+        &self,
+        name: &'static str,
+        out: &mut impl io::Write,
+    ) -> Result<(), StatusError>
+    where
+        Backend<A>: aya::Pod,
+    {
+        let failed = |source| StatusError::Map { name, source };
+        let (data, capacity) = self.open(name)?;
+        let backends = Array::<MapData, Backend<A>>::try_from(Map::Array(data)).map_err(failed)?;
+        let mut in_use = 0;
+        for backend in backends.iter() {
+            in_use += usize::from(backend.map_err(failed)?.flags & BackendFlags::IN_USE != 0);
+        }
+        line(out, name, in_use, capacity)
+    }
+
+    fn counters(&self) -> Result<PerCpuArray<MapData, u64>, StatusError> {
+        let name = map::COUNTERS;
+        let (data, _) = self.open(name)?;
+        PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(|source| StatusError::Map { name, source })
+    }
+}
+
+fn line(out: &mut impl io::Write, name: &str, entries: usize, capacity: u32) -> Result<(), StatusError> {
+    writeln!(out, "  {name:<12}{entries:>12}{capacity:>12}")?;
     Ok(())
 }

@@ -10,9 +10,10 @@ use aya::{
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
-    datapath::{Hook, Role},
     verdict::{Action, Reason},
 };
+
+use lb_userspace::load;
 
 use super::{
     case::{Case, Outcome, describe_flow},
@@ -49,7 +50,7 @@ impl Kernel {
             }
         }
         let mut bpf = loader.load(object).context("load the BPF object")?;
-        for name in ["ingress_workload", "ingress_uplink", "egress"] {
+        for name in load::TC_PROGRAMS {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
@@ -88,11 +89,7 @@ impl Kernel {
     }
 
     fn test_run(&mut self, case: &Case) -> Result<(u32, Vec<u8>)> {
-        let name = match case.hook {
-            Hook::Ingress(Role::Workload) => "ingress_workload",
-            Hook::Ingress(Role::Uplink) => "ingress_uplink",
-            Hook::Egress => "egress",
-        };
+        let name = load::tc_program(case.hook);
         let program: &mut SchedClassifier = self.bpf.program_mut(name).context(name)?.try_into()?;
         let mut out = vec![0; case.packet.len() + 256];
         let result = program.test_run(TestRunOptions {

@@ -10,7 +10,10 @@ use std::{
 use aya::programs::ProgramFd;
 
 use super::AttachError;
-use crate::sys::{self, AttachType, LinkInfo, Target};
+use crate::{
+    load::CGROUP_PROGRAMS,
+    sys::{self, AttachType, LinkInfo, Target},
+};
 
 /// What became of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +26,30 @@ pub(super) enum Outcome {
     Replaced,
 }
 
-/// A device that is attached to by pinned links.
+/// One direction of a device that is attached to by a pinned link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceLink {
     /// Name of the device when it was attached to.
     pub device: String,
-    /// "ingress" or "egress".
-    pub direction: &'static str,
+    /// [`AttachType::TcxIngress`] or [`AttachType::TcxEgress`].
+    pub attach_type: AttachType,
     /// What the kernel tells of the link, if it could be opened.
+    pub info: Option<LinkInfo>,
+}
+
+impl DeviceLink {
+    /// "ingress" or "egress".
+    pub fn direction(&self) -> &'static str {
+        direction(self.attach_type)
+    }
+}
+
+/// A pinned link to the cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedLink {
+    /// The program that it was made for.
+    pub program: &'static str,
+    /// What the kernel tells of the link, if it is there and could be opened.
     pub info: Option<LinkInfo>,
 }
 
@@ -42,6 +61,11 @@ fn direction(attach_type: AttachType) -> &'static str {
     }
 }
 
+/// Where the link of a cgroup program is pinned.
+pub(super) fn cgroup_pin(links: &Path, program: &str) -> PathBuf {
+    links.join(format!("cgroup-{}", program.trim_start_matches("fl_")))
+}
+
 /// Where the link of a device is pinned. Device names hold no slash (kernel: `dev_valid_name`), but may hold dots,
 /// which bpffs does not take in names.
 pub(super) fn device_pin(links: &Path, device: &str, attach_type: AttachType) -> PathBuf {
@@ -49,12 +73,18 @@ pub(super) fn device_pin(links: &Path, device: &str, attach_type: AttachType) ->
 }
 
 /// bpffs refuses names with a dot (`bpf_lookup` in the kernel's `kernel/bpf/inode.c`): a dot becomes `%2e`, and a percent sign `%25`.
-fn escape(device: &str) -> String {
+pub(super) fn escape(device: &str) -> String {
     device.replace('%', "%25").replace('.', "%2e")
 }
 
-fn unescape(name: &str) -> String {
+pub(super) fn unescape(name: &str) -> String {
     name.replace("%2e", ".").replace("%25", "%")
+}
+
+fn info(path: &Path) -> Option<LinkInfo> {
+    sys::open_pinned(path)
+        .and_then(|link| sys::link_info(link.as_fd()))
+        .ok()
 }
 
 /// The devices that links in `links` were made for, by the names of the pins.
@@ -67,22 +97,30 @@ pub fn list_devices(links: &Path) -> Vec<DeviceLink> {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
             let rest = name.strip_prefix("tc-")?;
-            let (device, direction) = match rest.strip_suffix("-ingress") {
-                Some(device) => (device, "ingress"),
-                None => (rest.strip_suffix("-egress")?, "egress"),
+            let (device, attach_type) = match rest.strip_suffix("-ingress") {
+                Some(device) => (device, AttachType::TcxIngress),
+                None => (rest.strip_suffix("-egress")?, AttachType::TcxEgress),
             };
-            let info = sys::open_pinned(&entry.path())
-                .and_then(|link| sys::link_info(link.as_fd()))
-                .ok();
             Some(DeviceLink {
                 device: unescape(device),
-                direction,
-                info,
+                attach_type,
+                info: info(&entry.path()),
             })
         })
         .collect();
-    found.sort_by(|a, b| (&a.device, a.direction).cmp(&(&b.device, b.direction)));
+    found.sort_by(|a, b| (&a.device, a.direction()).cmp(&(&b.device, b.direction())));
     found
+}
+
+/// The links to the cgroup.
+pub fn list_cgroup_hooks(links: &Path) -> Vec<PinnedLink> {
+    CGROUP_PROGRAMS
+        .into_iter()
+        .map(|(program, _)| PinnedLink {
+            program,
+            info: info(&cgroup_pin(links, program)),
+        })
+        .collect()
 }
 
 /// Attaches `program` by the link pinned at `path`: the one that is there if it hangs on the same target, else a new
@@ -100,7 +138,7 @@ pub(super) fn attach_pinned(
     match sys::open_pinned(path) {
         Ok(link) => {
             let info = sys::link_info(link.as_fd()).map_err(refused)?;
-            if hangs_on(&info, target) {
+            if hangs_on(&info, target, attach_type) {
                 match sys::link_update(link.as_fd(), program.as_fd()) {
                     Ok(()) => return Ok(Outcome::Updated),
                     // The target went away between the two calls.
@@ -143,7 +181,8 @@ pub(super) fn rename(
     let Ok(link) = sys::open_pinned(&from) else {
         return Ok(false);
     };
-    if !sys::link_info(link.as_fd()).is_ok_and(|info| hangs_on(&info, Target::Device(ifindex))) {
+    let target = Target::Device(ifindex);
+    if !sys::link_info(link.as_fd()).is_ok_and(|info| hangs_on(&info, target, attach_type)) {
         return Ok(false);
     }
     let to = device_pin(links, new, attach_type);
@@ -169,10 +208,20 @@ pub(super) fn detach(path: &Path) -> Result<(), AttachError> {
     unpin(path)
 }
 
+/// Whether the pinned link of one direction of a device is attached to it.
+pub(super) fn is_attached(links: &Path, ifindex: u32, device: &str, attach_type: AttachType) -> bool {
+    info(&device_pin(links, device, attach_type))
+        .is_some_and(|info| hangs_on(&info, Target::Device(ifindex), attach_type))
+}
+
 /// Whether a link is attached to that target, and not to an earlier one of the same name.
-fn hangs_on(info: &LinkInfo, target: Target<'_>) -> bool {
+pub(super) fn hangs_on(info: &LinkInfo, target: Target<'_>, attach_type: AttachType) -> bool {
     match target {
-        Target::Device(ifindex) => info.ifindex == ifindex,
+        // The index alone does not tell: a device of another network namespace may have the same.
+        Target::Device(ifindex) => {
+            info.ifindex == ifindex
+                && sys::tcx_links(ifindex, attach_type).is_ok_and(|links| links.contains(&info.id))
+        }
         Target::Cgroup(folder) => cgroup_id(folder).is_ok_and(|id| info.cgroup_id == id),
     }
 }
@@ -192,30 +241,6 @@ pub(super) fn unpin(path: &Path) -> Result<(), AttachError> {
             source: error,
         }),
         _ => Ok(()),
-    }
-}
-
-impl AttachError {
-    fn from_kernel(program: &'static str, target: Target<'_>, shown: &str, source: io::Error) -> Self {
-        let gone = matches!(
-            source.raw_os_error(),
-            Some(libc::ENODEV | libc::ENXIO | libc::ENOLINK)
-        );
-        match target {
-            Target::Device(_) if gone => Self::DeviceGone {
-                device: shown.to_owned(),
-            },
-            Target::Device(_) => Self::Refused {
-                program,
-                target: format!("device {shown}"),
-                source,
-            },
-            Target::Cgroup(_) => Self::Refused {
-                program,
-                target: format!("cgroup {shown}"),
-                source,
-            },
-        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! the program in place: no packet passes in between without one.
 
 mod clsact;
+mod error;
 mod link;
 
 use std::{
-    fs, io,
+    fs,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -15,84 +17,30 @@ use aya::{
     Ebpf,
     programs::{CgroupSockAddr, ProgramError, ProgramFd, SchedClassifier},
 };
-use lb_common::datapath::Role;
-use thiserror::Error;
+use lb_common::datapath::{Hook, Role};
 use tracing::debug;
 
-use self::link::attach_pinned;
-pub use self::link::{DeviceLink, list_devices};
+use self::{clsact::Marks, link::Outcome};
+pub use self::{
+    clsact::{list_filtered_devices, remove_empty_qdisc, remove_filters},
+    error::AttachError,
+    link::{DeviceLink, PinnedLink, list_cgroup_hooks, list_devices},
+};
 use crate::{
-    load::{self, LoadError},
+    load::{self, CGROUP_PROGRAMS},
     pins::PinFolder,
     sys::{AttachType, Target},
 };
 
-/// Why a program could not be attached.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// The device went away meanwhile. Harmless.
-    #[error("device {device} is gone")]
-    DeviceGone {
-        /// Its name.
-        device: String,
-    },
-    /// The kernel refused.
-    #[error("attach {program} to {target}: {source}")]
-    Refused {
-        /// The program.
-        program: &'static str,
-        /// Device or cgroup.
-        target: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The cgroup folder cannot be opened.
-    #[error("open the cgroup {}: {source}; name the folder of a cgroup v2 with --cgroup", path.display())]
-    Cgroup {
-        /// The folder.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A link could not be pinned or opened.
-    #[error("{action} {}: {source}", path.display())]
-    Pin {
-        /// What was tried.
-        action: &'static str,
-        /// The pin.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The program is missing or not loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A program handle could not be used.
-    #[error("use the kernel program {program}: {source}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// What went wrong.
-        source: ProgramError,
-    },
-}
-
-/// cgroup programs with their attach types.
-const CGROUP_HOOKS: [(&str, AttachType); 8] = [
-    ("connect4", AttachType::CgroupInet4Connect),
-    ("connect6", AttachType::CgroupInet6Connect),
-    ("sendmsg4", AttachType::CgroupUdp4Sendmsg),
-    ("sendmsg6", AttachType::CgroupUdp6Sendmsg),
-    ("recvmsg4", AttachType::CgroupUdp4Recvmsg),
-    ("recvmsg6", AttachType::CgroupUdp6Recvmsg),
-    ("getpeername4", AttachType::CgroupInet4Getpeername),
-    ("getpeername6", AttachType::CgroupInet6Getpeername),
-];
+/// Both directions of a device, the order in which they are attached: translating what comes in without restoring the
+/// replies would be worse than doing neither.
+const DIRECTIONS: [AttachType; 2] = [AttachType::TcxEgress, AttachType::TcxIngress];
 
 /// Attaches programs of a loaded object.
 #[derive(Debug)]
 pub struct Attacher {
     links: PathBuf,
+    marks: Marks,
     tcx: bool,
 }
 
@@ -101,15 +49,40 @@ impl Attacher {
     pub fn new(pins: &PinFolder, tcx: bool) -> Self {
         Self {
             links: pins.links(),
+            marks: Marks::new(pins),
             tcx,
         }
     }
 
-    /// Attaches the programs of `role` to a device, both ways.
+    /// Makes sure that the links that an earlier agent left belong to the calling thread's network namespace.
     ///
     /// # Errors
     ///
-    /// [`AttachError::DeviceGone`] if it vanished meanwhile.
+    /// [`AttachError::OtherNamespace`] if some hang on devices, and none of them on one of this namespace.
+    pub fn check_namespace(&self) -> Result<(), AttachError> {
+        let mut elsewhere = false;
+        for link in list_devices(&self.links) {
+            let Some(info) = link.info.filter(|info| info.ifindex != 0) else {
+                continue;
+            };
+            if link::hangs_on(&info, Target::Device(info.ifindex), link.attach_type) {
+                return Ok(());
+            }
+            elsewhere = true;
+        }
+        if elsewhere {
+            return Err(AttachError::OtherNamespace {
+                path: self.links.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs of `role` to a device, both ways or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::DeviceGone`] if it vanished meanwhile. What was attached before is still attached then.
     pub fn attach_device(
         &self,
         bpf: &mut Ebpf,
@@ -117,42 +90,66 @@ impl Attacher {
         device: &str,
         role: Role,
     ) -> Result<(), AttachError> {
-        let ingress = match role {
-            Role::Workload => "ingress_workload",
-            Role::Uplink => "ingress_uplink",
-        };
-        for (program, attach_type) in [
-            (ingress, AttachType::TcxIngress),
-            ("egress", AttachType::TcxEgress),
-        ] {
-            if self.tcx {
-                let fd = tc_program(bpf, program)?;
-                let path = link::device_pin(&self.links, device, attach_type);
-                let outcome =
-                    attach_pinned(&fd, program, Target::Device(ifindex), attach_type, &path, device)?;
-                debug!(device, program, ?outcome, "attached");
-            } else {
-                let classifier: &mut SchedClassifier = load::program(bpf, program)?;
-                clsact::attach(classifier, program, device, attach_type)?;
-                debug!(device, program, "attached as a clsact filter");
+        let mut added = Vec::new();
+        for direction in DIRECTIONS {
+            match self.attach_direction(bpf, ifindex, device, role, direction) {
+                Ok(Outcome::Updated) => {}
+                Ok(Outcome::Created | Outcome::Replaced) => added.push(direction),
+                Err(failure) => {
+                    for direction in added {
+                        if let Err(error) = self.detach_direction(device, direction) {
+                            debug!(device, "undo: {error}");
+                        }
+                    }
+                    return Err(failure);
+                }
             }
         }
         Ok(())
     }
 
-    /// Forgets a device: detaches and unpins its links.
+    fn attach_direction(
+        &self,
+        bpf: &mut Ebpf,
+        ifindex: u32,
+        device: &str,
+        role: Role,
+        direction: AttachType,
+    ) -> Result<Outcome, AttachError> {
+        let program = load::tc_program(match direction {
+            AttachType::TcxEgress => Hook::Egress,
+            _ => Hook::Ingress(role),
+        });
+        let classifier: &mut SchedClassifier = load::program(bpf, program)?;
+        let outcome = if self.tcx {
+            let fd = clone_fd(classifier.fd(), program)?;
+            let path = link::device_pin(&self.links, device, direction);
+            link::attach_pinned(&fd, program, Target::Device(ifindex), direction, &path, device)?
+        } else {
+            self.marks.attach(classifier, program, device, direction)?
+        };
+        debug!(device, program, ?outcome, "attached");
+        Ok(outcome)
+    }
+
+    /// Forgets a device: detaches its programs and removes the pins of its links.
     ///
     /// # Errors
     ///
     /// If a pin cannot be removed.
     pub fn detach_device(&self, device: &str) -> Result<(), AttachError> {
-        if !self.tcx {
-            clsact::detach(device);
-            return Ok(());
+        // Ingress first: see `DIRECTIONS`.
+        for direction in DIRECTIONS.into_iter().rev() {
+            self.detach_direction(device, direction)?;
         }
-        for attach_type in [AttachType::TcxIngress, AttachType::TcxEgress] {
-            link::detach(&link::device_pin(&self.links, device, attach_type))?;
+        self.marks.forget(device)
+    }
+
+    fn detach_direction(&self, device: &str, direction: AttachType) -> Result<(), AttachError> {
+        if self.tcx {
+            return link::detach(&link::device_pin(&self.links, device, direction));
         }
+        clsact::detach(device, direction);
         Ok(())
     }
 
@@ -163,17 +160,28 @@ impl Attacher {
     ///
     /// If a pin cannot be renamed.
     pub fn rename_device(&self, ifindex: u32, old: &str, new: &str) -> Result<bool, AttachError> {
-        // A clsact filter belongs to the device, whatever its name.
+        if !self.tcx {
+            // A clsact filter belongs to the device, whatever its name.
+            self.marks.rename(old, new)?;
+            return Ok(true);
+        }
         let mut attached = true;
-        if self.tcx {
-            for attach_type in [AttachType::TcxIngress, AttachType::TcxEgress] {
-                attached &= link::rename(&self.links, ifindex, [old, new], attach_type)?;
-            }
+        for direction in DIRECTIONS {
+            attached &= link::rename(&self.links, ifindex, [old, new], direction)?;
         }
         Ok(attached)
     }
 
-    /// Attaches the socket hooks to the cgroup at `path`.
+    /// Whether the links of a device are where they belong: somebody else may have detached them, or another device
+    /// has got its name and index. Of clsact filters the kernel tells too little; they are taken to be there.
+    pub fn is_attached(&self, ifindex: u32, device: &str) -> bool {
+        !self.tcx
+            || DIRECTIONS
+                .into_iter()
+                .all(|direction| link::is_attached(&self.links, ifindex, device, direction))
+    }
+
+    /// Attaches the socket hooks to the cgroup at `path`, all of them or none.
     ///
     /// # Errors
     ///
@@ -183,33 +191,45 @@ impl Attacher {
             path: path.to_owned(),
             source,
         })?;
-        for (name, attach_type) in CGROUP_HOOKS {
-            let program: &mut CgroupSockAddr = load::program(bpf, name)?;
-            let fd = clone_fd(program.fd(), name)?;
-            let pin = self.links.join(format!("cgroup-{name}"));
-            let target = Target::Cgroup(std::os::fd::AsFd::as_fd(&folder));
-            let outcome = attach_pinned(&fd, name, target, attach_type, &pin, &path.display().to_string())?;
-            debug!(cgroup = %path.display(), program = name, ?outcome, "attached");
+        let mut added = Vec::new();
+        for (name, attach_type) in CGROUP_PROGRAMS {
+            let pin = link::cgroup_pin(&self.links, name);
+            let attached = cgroup_program(bpf, name).and_then(|fd| {
+                let target = Target::Cgroup(folder.as_fd());
+                link::attach_pinned(&fd, name, target, attach_type, &pin, &path.display().to_string())
+            });
+            match attached {
+                Ok(outcome) => {
+                    debug!(cgroup = %path.display(), program = name, ?outcome, "attached");
+                    if outcome == Outcome::Created {
+                        added.push(pin);
+                    }
+                }
+                Err(failure) => {
+                    for pin in added {
+                        if let Err(error) = link::detach(&pin) {
+                            debug!("undo: {error}");
+                        }
+                    }
+                    return Err(failure);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Devices that earlier attachments were made for, from the pins.
+    /// Devices that earlier attachments were made for, from what is pinned; each once.
     pub fn known_devices(&self) -> Vec<String> {
-        list_devices(&self.links)
-            .into_iter()
-            .map(|link| link.device)
-            .collect()
+        let links = list_devices(&self.links).into_iter().map(|link| link.device);
+        let mut devices: Vec<String> = links.chain(self.marks.devices()).collect();
+        devices.sort();
+        devices.dedup();
+        devices
     }
 }
 
-/// Removes clsact filters of ours from a device; whether any was there.
-pub fn remove_filters(device: &str) -> bool {
-    clsact::detach(device)
-}
-
-fn tc_program(bpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, AttachError> {
-    let program: &mut SchedClassifier = load::program(bpf, name)?;
+fn cgroup_program(bpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, AttachError> {
+    let program: &mut CgroupSockAddr = load::program(bpf, name)?;
     clone_fd(program.fd(), name)
 }
 

@@ -72,7 +72,10 @@ impl Config {
         let node_name = match &args.hostname_override {
             // As kube-proxy does: node names are lower case.
             Some(name) if !name.trim().is_empty() => name.trim().to_lowercase(),
-            Some(name) => return Err(value("hostname-override", name, "a node's name is not empty")),
+            Some(name) => {
+                let problem = "a node's name is not empty (the flag's default is the variable NODE_NAME)";
+                return Err(value("hostname-override", format!("{name:?}"), problem));
+            }
             None => rustix::system::uname()
                 .nodename()
                 .to_str()

@@ -1,6 +1,13 @@
 //! The node's side of the main loop: devices are attached to when they appear and forgotten when they go.
+//!
+//! Attaching to one device takes the kernel some 10 ms for each direction (it waits until nobody runs what was there
+//! before), so there is a queue, and [`Node::work`] does one thing at a time: a change of endpoints waits for one device
+//! at most, not for the five hundred of a node that boots.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use aya::Ebpf;
 use lb_common::datapath::Role;
@@ -16,44 +23,58 @@ use crate::{
     pins::PinFolder,
 };
 
+/// Looks at devices and addresses are at least that far apart: many devices that appear at once are seen together.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often links are looked at though nothing was heard: nobody tells when somebody else detaches them.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The devices of this node and the programs on them.
 pub(super) struct Node {
     bpf: Ebpf,
     attacher: Attacher,
     devices: Devices,
     facts: NodeFacts,
+    inventory: Inventory,
     /// By device index: the name and role that it was attached with.
     attached: BTreeMap<u32, (String, Role)>,
     /// By device index: the name under which it was told that the device has no role, why, and whether as a warning.
     left_alone: BTreeMap<u32, (String, &'static str, bool)>,
-    inventory: Inventory,
-    /// By device index: what went wrong with the device last, so that it is told once.
-    failed: BTreeMap<u32, String>,
-    /// When to look again though nothing was heard.
-    retry: Option<Instant>,
+    /// By device index: what went wrong with the device last, so that it is told once, and when to try again.
+    failed: BTreeMap<u32, (String, Instant)>,
+    /// Devices to attach to, uplinks first.
+    queue: VecDeque<(Device, Role)>,
+    /// When the devices were looked at last, and when to look again.
+    looked: Instant,
+    look_at: Option<Instant>,
+    audit_at: Instant,
+    /// The devices that were there at the start were attached to, and those of earlier agents that are gone forgotten.
+    started: bool,
 }
 
 impl Node {
     /// Finds out about the node; nothing is attached yet.
-    pub(super) async fn start(
-        config: &Config,
-        bpf: Ebpf,
-        pins: &PinFolder,
-        tcx: bool,
-    ) -> Result<Self, RunError> {
+    pub(super) async fn start(config: &Config, bpf: Ebpf, attacher: Attacher) -> Result<Self, RunError> {
         let devices = Devices::start()?;
         let inventory = devices.inventory().await?;
-        Ok(Self {
+        let now = Instant::now();
+        let mut this = Self {
             bpf,
-            attacher: Attacher::new(pins, tcx),
+            attacher,
             devices,
             facts: facts(config, &inventory),
+            inventory,
             attached: BTreeMap::new(),
             left_alone: BTreeMap::new(),
-            inventory,
             failed: BTreeMap::new(),
-            retry: None,
-        })
+            queue: VecDeque::new(),
+            looked: now,
+            look_at: None,
+            audit_at: now + AUDIT_INTERVAL,
+            started: false,
+        };
+        this.compare(config);
+        Ok(this)
     }
 
     /// What the desired state needs to know of the node.
@@ -61,86 +82,205 @@ impl Node {
         self.facts.clone()
     }
 
-    /// Names and roles of the devices that are attached to.
-    pub(super) fn attached(&self) -> impl Iterator<Item = &(String, Role)> {
-        self.attached.values()
+    /// The loaded programs.
+    pub(super) const fn programs(&mut self) -> &mut Ebpf {
+        &mut self.bpf
     }
 
-    /// When to look again though nothing was heard: after a failure.
-    pub(super) const fn retry_at(&self) -> Option<Instant> {
-        self.retry
+    /// How many devices are attached to.
+    pub(super) fn attached(&self) -> usize {
+        self.attached.len()
     }
 
-    /// Waits until devices or addresses may have changed.
-    pub(super) async fn changed(&mut self) -> Result<(), DeviceError> {
-        self.devices.changed().await
-    }
-
-    /// Attaches to the cgroup and to all devices, forgets devices of earlier agents that are gone, and pins the
-    /// programs that run now.
-    pub(super) async fn attach_all(&mut self, config: &Config, pins: &PinFolder) -> Result<(), RunError> {
+    /// Attaches to the cgroup and pins the programs, so that tools find them.
+    pub(super) fn attach_cgroup(&mut self, config: &Config, pins: &PinFolder) -> Result<(), RunError> {
         self.attacher.attach_cgroup(&mut self.bpf, &config.cgroup)?;
-        self.attach_devices(config);
-        for device in self.attacher.known_devices() {
-            if !self.attached.values().any(|(name, _)| *name == device) {
-                self.forget(&device);
-            }
-        }
         load::pin_programs(&mut self.bpf, pins)?;
-        // What happened since the first look.
-        self.look_again(config).await;
-        if !self.attached.values().any(|(_, role)| *role == Role::Uplink) {
-            warn!(
-                "no uplink was found: services are not reachable from outside; name the device with --uplink"
-            );
-        }
         Ok(())
     }
 
-    /// Looks at devices and addresses again and does what the changes ask for.
-    pub(super) async fn look_again(&mut self, config: &Config) {
-        self.retry = None;
+    /// Waits until devices or addresses have changed; [`Self::work`] will look at them.
+    pub(super) async fn changed(&mut self) -> Result<(), DeviceError> {
+        self.devices.changed().await?;
+        self.look_by(self.looked + LOOK_INTERVAL);
+        Ok(())
+    }
+
+    /// When there is work though nothing was heard. In the past: at once.
+    pub(super) fn next_work(&self) -> Instant {
+        if self.queue.is_empty() && self.started {
+            self.look_at.unwrap_or(self.audit_at).min(self.audit_at)
+        } else {
+            Instant::now()
+        }
+    }
+
+    /// Does one thing that is due. Says whether [`Self::facts`] may have changed.
+    pub(super) async fn work(&mut self, config: &Config) -> bool {
+        let now = Instant::now();
+        if self.audit_at <= now {
+            self.audit_at = now + AUDIT_INTERVAL;
+            self.audit();
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(config).await;
+            return true;
+        }
+        if let Some((device, role)) = self.queue.pop_front() {
+            self.attach(&device, role);
+        } else if !self.started && self.look_at.is_none() {
+            self.forget_former_devices();
+            self.started = true;
+        }
+        false
+    }
+
+    /// Whether everything is done that the start asks for.
+    pub(super) const fn is_started(&self) -> bool {
+        self.started
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |already| already.min(at)));
+    }
+
+    async fn look(&mut self, config: &Config) {
+        self.looked = Instant::now();
+        self.look_at = None;
         match self.devices.inventory().await {
             Ok(inventory) => self.inventory = inventory,
             // A list that was interrupted by changes is followed by word of these changes; any other is tried again.
             Err(failure) => {
                 debug!("{failure}");
-                self.retry = Some(Instant::now() + RETRY);
+                self.look_by(self.looked + RETRY);
                 return;
             }
         }
         self.facts = facts(config, &self.inventory);
-        self.attach_devices(config);
+        self.compare(config);
     }
 
-    /// Brings attachments to what the inventory says.
-    fn attach_devices(&mut self, config: &Config) {
+    /// Compares attachments with what the inventory says: what is gone is forgotten at once, what is new waits for its
+    /// turn.
+    fn compare(&mut self, config: &Config) {
         self.forget_gone_devices();
         self.follow_renames();
         let present = &self.inventory.devices;
         self.left_alone.retain(|index, _| present.contains_key(index));
         self.failed.retain(|index, _| present.contains_key(index));
+        self.queue.clear();
         let devices: Vec<Device> = self.inventory.devices.values().cloned().collect();
         for device in devices {
             match role(&device, &config.overrides) {
-                Ok(role) => self.attach(&device, role),
+                Ok(role) => self.enqueue(device, role),
                 Err(reason) => self.leave_alone(&device, reason),
             }
         }
     }
 
-    fn forget_gone_devices(&mut self) {
-        let gone: Vec<u32> = self
+    fn enqueue(&mut self, device: Device, role: Role) {
+        let is_as_wanted = self
             .attached
-            .keys()
-            .filter(|index| !self.inventory.devices.contains_key(index))
-            .copied()
-            .collect();
-        for index in gone {
-            if let Some((name, _)) = self.attached.remove(&index) {
-                self.forget(&name);
-                info!(device = name, "the device is gone");
+            .get(&device.index)
+            .is_some_and(|(name, has)| *name == device.name && *has == role);
+        if is_as_wanted {
+            return;
+        }
+        if let Some((_, retry)) = self.failed.get(&device.index)
+            && *retry > Instant::now()
+        {
+            self.look_by(*retry);
+            return;
+        }
+        match role {
+            Role::Uplink => self.queue.push_front((device, role)),
+            Role::Workload => self.queue.push_back((device, role)),
+        }
+    }
+
+    fn attach(&mut self, device: &Device, role: Role) {
+        match self
+            .attacher
+            .attach_device(&mut self.bpf, device.index, &device.name, role)
+        {
+            Ok(()) => {
+                info!(device = device.name, role = role_name(role), "attached");
+                self.left_alone.remove(&device.index);
+                self.failed.remove(&device.index);
+                self.attached.insert(device.index, (device.name.clone(), role));
             }
+            // Word of it is on its way, and then it is forgotten.
+            Err(AttachError::DeviceGone { .. }) => {
+                debug!(device = device.name, "the device went away");
+                if !self.attached.values().any(|(name, _)| *name == device.name) {
+                    self.forget(&device.name);
+                }
+                self.look_by(self.looked + LOOK_INTERVAL);
+            }
+            Err(failure) => self.note_failure(device, &failure),
+        }
+    }
+
+    fn note_failure(&mut self, device: &Device, failure: &AttachError) {
+        let retry = Instant::now() + RETRY;
+        self.look_by(retry);
+        let text = failure.to_string();
+        let told = self.failed.insert(device.index, (text.clone(), retry));
+        if told.is_none_or(|(told, _)| told != text) {
+            warn!(
+                device = device.name,
+                "{text}; its packets are not translated by this agent; trying again"
+            );
+        }
+    }
+
+    /// Devices whose links are not where they belong are attached to anew.
+    fn audit(&mut self) {
+        let before = self.attached.len();
+        self.attached.retain(|index, (name, _)| {
+            let attached = self.attacher.is_attached(*index, name);
+            if !attached {
+                warn!(
+                    device = name,
+                    "somebody detached the programs; attaching them again"
+                );
+            }
+            attached
+        });
+        if self.attached.len() < before {
+            self.look_by(self.looked);
+        }
+    }
+
+    fn forget_gone_devices(&mut self) {
+        let present = &self.inventory.devices;
+        let gone: Vec<String> = self
+            .attached
+            .extract_if(.., |index, _| !present.contains_key(index))
+            .map(|(_, (name, _))| name)
+            .collect();
+        for name in gone {
+            self.forget(&name);
+            info!(device = name, "the device is gone");
+        }
+    }
+
+    /// Forgets devices of earlier agents that are gone, or have no role any more. One that could not be attached to
+    /// keeps what it has.
+    fn forget_former_devices(&mut self) {
+        let present = &self.inventory.devices;
+        let failed = self.failed.keys().filter_map(|index| present.get(index));
+        let mut kept: Vec<&str> = failed.map(|device| device.name.as_str()).collect();
+        kept.extend(self.attached.values().map(|(name, _)| name.as_str()));
+        for device in self.attacher.known_devices() {
+            if !kept.contains(&device.as_str()) {
+                self.forget(&device);
+            }
+        }
+        if !self.attached.values().any(|(_, role)| *role == Role::Uplink) {
+            warn!(
+                "no uplink was found: services are not reachable from outside; name the device with --uplink"
+            );
         }
     }
 
@@ -163,42 +303,6 @@ impl Node {
                 }
             }
         });
-    }
-
-    fn attach(&mut self, device: &Device, role: Role) {
-        let wanted = (device.name.clone(), role);
-        if self.attached.get(&device.index) == Some(&wanted) {
-            return;
-        }
-        match self
-            .attacher
-            .attach_device(&mut self.bpf, device.index, &device.name, role)
-        {
-            Ok(()) => {
-                info!(device = device.name, role = role_name(role), "attached");
-                self.left_alone.remove(&device.index);
-                self.failed.remove(&device.index);
-                self.attached.insert(device.index, wanted);
-            }
-            Err(AttachError::DeviceGone { .. }) => {
-                debug!(device = device.name, "the device went away");
-                // One direction may have been attached before it went.
-                self.forget(&device.name);
-            }
-            Err(failure) => self.note_failure(device, &failure),
-        }
-    }
-
-    fn note_failure(&mut self, device: &Device, failure: &AttachError) {
-        self.retry = Some(Instant::now() + RETRY);
-        let text = failure.to_string();
-        if self.failed.get(&device.index) != Some(&text) {
-            warn!(
-                device = device.name,
-                "{text}; its packets are not translated; trying again"
-            );
-            self.failed.insert(device.index, text);
-        }
     }
 
     fn leave_alone(&mut self, device: &Device, reason: &'static str) {

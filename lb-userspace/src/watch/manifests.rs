@@ -53,6 +53,14 @@ pub enum ManifestsError {
     },
 }
 
+/// What belongs together.
+#[derive(Debug)]
+struct Batch {
+    events: Vec<Event>,
+    /// There are files, and every one was valid as a whole at some time.
+    whole: bool,
+}
+
 /// Services and EndpointSlices from a folder of manifests, which is followed as long as this value lives.
 ///
 /// All `*.yaml`, `*.yml` and `*.json` files of the folder count, hidden ones and subfolders do not. Links are followed
@@ -66,8 +74,9 @@ pub enum ManifestsError {
 /// [`next`](Self::next) the rest of it is there for [`try_next`](Self::try_next).
 #[derive(Debug)]
 pub struct Manifests {
-    changes: mpsc::Receiver<Vec<Event>>,
+    changes: mpsc::Receiver<Batch>,
     events: VecDeque<Event>,
+    whole: bool,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -108,6 +117,7 @@ impl Manifests {
         Ok(Self {
             changes,
             events: VecDeque::new(),
+            whole: false,
             stop,
             thread: Some(thread),
         })
@@ -116,7 +126,8 @@ impl Manifests {
     /// The next event; `None` if the folder can no longer be followed. Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Event> {
         while self.events.is_empty() {
-            self.events = self.changes.recv().await?.into();
+            let batch = self.changes.recv().await?;
+            self.take(batch);
         }
         self.events.pop_front()
     }
@@ -124,9 +135,21 @@ impl Manifests {
     /// The next event, if one is there already.
     pub fn try_next(&mut self) -> Option<Event> {
         while self.events.is_empty() {
-            self.events = self.changes.try_recv().ok()?.into();
+            let batch = self.changes.try_recv().ok()?;
+            self.take(batch);
         }
         self.events.pop_front()
+    }
+
+    fn take(&mut self, batch: Batch) {
+        self.whole = batch.whole;
+        self.events = batch.events.into();
+    }
+
+    /// Whether, as far as events were taken, there are manifests and every one has been valid as a whole at some time.
+    /// Otherwise objects may be missing that were never seen.
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 }
 
@@ -142,12 +165,13 @@ impl Drop for Manifests {
 }
 
 /// The thread: tells what is there, then what changes, until it is stopped or nobody listens.
-fn follow(mut reader: FolderReader, sender: &mpsc::Sender<Vec<Event>>, stop: &OwnedFd) {
-    let listening = |events: Vec<Event>| events.is_empty() || sender.blocking_send(events).is_ok();
-    if !listening(reader.listing()) {
-        return;
-    }
+fn follow(mut reader: FolderReader, sender: &mpsc::Sender<Batch>, stop: &OwnedFd) {
+    let mut events = reader.listing();
     loop {
+        let whole = reader.is_whole();
+        if !events.is_empty() && sender.blocking_send(Batch { events, whole }).is_err() {
+            return;
+        }
         match reader.wait(stop) {
             Ok(true) => {}
             Ok(false) => return,
@@ -156,8 +180,10 @@ fn follow(mut reader: FolderReader, sender: &mpsc::Sender<Vec<Event>>, stop: &Ow
                 return;
             }
         }
-        if !listening(reader.work()) {
-            return;
+        events = reader.work();
+        if events.is_empty() && !whole && reader.is_whole() {
+            // No object has changed, but who waits for this is to hear of it.
+            events = reader.listing();
         }
     }
 }

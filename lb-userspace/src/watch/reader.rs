@@ -88,6 +88,11 @@ impl FolderReader {
         events
     }
 
+    /// Whether there are files, and every one was valid as a whole at some time.
+    pub(super) fn is_whole(&self) -> bool {
+        self.store.is_whole()
+    }
+
     /// Waits until there is something to do. Returns false if the thread is to stop.
     pub(super) fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
         let now = Instant::now();

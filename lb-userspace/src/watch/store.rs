@@ -139,6 +139,11 @@ impl Store {
         self.objects.values().filter_map(|places| places.values().next())
     }
 
+    /// Whether there are files, and every one was good as a whole at some time.
+    pub fn is_whole(&self) -> bool {
+        !self.files.is_empty() && self.files.values().all(|file| file.was_good)
+    }
+
     /// Names of the files that are known.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(|name| &**name)

@@ -1,30 +1,21 @@
-//! System calls that aya and rustix do not offer, behind safe functions. The only unsafe code of the agent.
+//! The system call `bpf()`: links, pins and what the kernel tells of them.
 //!
 //! Structures follow `union bpf_attr` and `struct bpf_link_info` of `include/uapi/linux/bpf.h`.
-
-#![expect(
-    unsafe_code,
-    reason = "raw system calls and memory shared with the kernel; each block says why it is sound"
-)]
 
 use std::{
     ffi::{CString, c_int, c_long},
     io,
-    marker::PhantomData,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
-
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 const BPF_OBJ_PIN: c_int = 6;
 const BPF_OBJ_GET: c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
+const BPF_PROG_QUERY: c_int = 16;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_LINK_UPDATE: c_int = 29;
 const BPF_LINK_DETACH: c_int = 34;
@@ -256,141 +247,44 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
-/// Cookie of the calling thread's network namespace: `SO_NETNS_COOKIE` (kernel 5.14) of a socket in it.
+/// Most programs on one direction of a device: `BPF_MPROG_MAX` of the kernel's `bpf_mprog.h`.
+const MOST_TCX_PROGRAMS: usize = 64;
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Identifiers of the tcx links on a device of the calling thread's namespace, in the order in which they run. A
+/// program that was attached without a link is left out.
 ///
 /// # Errors
 ///
-/// ENOPROTOOPT on older kernels.
-pub fn netns_cookie() -> io::Result<u64> {
-    const SO_NETNS_COOKIE: c_int = 71;
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut cookie = 0u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which has that many.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            std::ptr::from_mut(&mut cookie).cast(),
-            &raw mut len,
-        )
+/// What the kernel says: ENODEV if there is no such device.
+pub fn tcx_links(ifindex: u32, attach_type: AttachType) -> io::Result<Vec<u32>> {
+    let mut programs = [0u32; MOST_TCX_PROGRAMS];
+    let mut links = [0u32; MOST_TCX_PROGRAMS];
+    let mut attr = ProgQuery {
+        target: ifindex,
+        attach_type: attach_type as u32,
+        // Without a place for these the kernel tells of no links.
+        prog_ids: programs.as_mut_ptr() as u64,
+        count: MOST_TCX_PROGRAMS as u32,
+        link_ids: links.as_mut_ptr() as u64,
+        ..ProgQuery::default()
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(cookie)
-    }
-}
-
-/// An integer that kernel and agent share: it is read and written whole.
-pub trait Shared: Copy {
-    /// The atomic of the same size.
-    type Atomic: Sync;
-    /// One store, after everything that was stored before.
-    fn store(to: &Self::Atomic, value: Self);
-    /// One load.
-    fn load(from: &Self::Atomic) -> Self;
-}
-
-impl Shared for u32 {
-    type Atomic = AtomicU32;
-
-    fn store(to: &AtomicU32, value: Self) {
-        to.store(value, Ordering::Release);
-    }
-
-    fn load(from: &AtomicU32) -> Self {
-        from.load(Ordering::Acquire)
-    }
-}
-
-impl Shared for u64 {
-    type Atomic = AtomicU64;
-
-    fn store(to: &AtomicU64, value: Self) {
-        to.store(value, Ordering::Release);
-    }
-
-    fn load(from: &AtomicU64) -> Self {
-        from.load(Ordering::Acquire)
-    }
-}
-
-/// The elements of an array map (`BPF_F_MMAPABLE`) as memory.
-#[derive(Debug)]
-pub struct MappedArray<T: Shared> {
-    start: NonNull<T::Atomic>,
-    len: usize,
-    element: PhantomData<T>,
-}
-
-// SAFETY: the memory is shared with the kernel anyway, and reached through atomics only.
-unsafe impl<T: Shared> Send for MappedArray<T> {}
-
-impl<T: Shared> MappedArray<T> {
-    /// Maps the first `len` elements, which must be all of the map's (of `size_of::<T>()` bytes each, without gaps).
-    ///
-    /// # Errors
-    ///
-    /// If the map is smaller, or was made without `BPF_F_MMAPABLE`.
-    pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses one that is larger than the
-        // map (rounded up to pages), and keeps the map alive as long as the mapping.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map,
-                0,
-            )?
-        };
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Self {
-            start,
-            len,
-            element: PhantomData,
-        })
-    }
-
-    /// The number of elements.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are no elements.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn elements(&self) -> &[T::Atomic] {
-        // SAFETY: `len` elements are mapped from `start` on as long as `self` lives, any bytes are a value, and all
-        // access is atomic.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// Writes an element by one store; none if there is no such element.
-    #[must_use]
-    pub fn set(&self, index: u32, value: T) -> Option<()> {
-        T::store(self.elements().get(index as usize)?, value);
-        Some(())
-    }
-
-    /// An element, if there is one with that index.
-    pub fn get(&self, index: u32) -> Option<T> {
-        self.elements().get(index as usize).map(T::load)
-    }
-}
-
-impl<T: Shared> Drop for MappedArray<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
-        debug_assert!(unmapped.is_ok(), "unmapping our own mapping: {unmapped:?}");
-    }
+    bpf(BPF_PROG_QUERY, &mut attr)?;
+    let found = MOST_TCX_PROGRAMS.min(attr.count as usize);
+    Ok(links[..found].iter().copied().filter(|id| *id != 0).collect())
 }
