@@ -78,7 +78,7 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
             if matches!(reason, Reason::NewFlow | Reason::Rechosen) {
                 debug!(
                     ctx,
-                    "device {}: packet of {} bytes: reason {}",
+                    "device {}: new flow by a packet of {} bytes: reason {}",
                     ifindex(ctx),
                     ctx.len(),
                     reason as u8

@@ -9,14 +9,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::Ebpf;
+use aya::{Ebpf, programs::SchedClassifier};
 use lb_common::datapath::Role;
 use lb_userspace::{
-    attach::{Attacher, list_devices},
+    attach::{AttachError, Attacher, list_devices},
+    cleanup,
     load::{self, Sizes},
     object,
     pins::{PinError, PinFolder},
     probe,
+    sys::{self, AttachType},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -208,10 +210,201 @@ fn a_device_that_is_gone_is_told_as_such() -> Result<()> {
     let error = attacher
         .attach_device(&mut bpf, index, "v", Role::Workload)
         .expect_err("there is no such device");
-    assert!(
-        matches!(error, lb_userspace::attach::AttachError::DeviceGone { .. }),
-        "{error}"
+    assert!(matches!(error, AttachError::DeviceGone { .. }), "{error}");
+    Ok(())
+}
+
+#[test]
+fn links_of_another_namespace_are_neither_taken_over_nor_touched() -> Result<()> {
+    let first = Stage::new()?;
+    let (pins, mut bpf, attacher) = first.load()?;
+    let index = first.add_device("v")?;
+    attacher.attach_device(&mut bpf, index, "v", Role::Workload)?;
+    attacher.check_namespace()?;
+    let before = links(&pins);
+
+    let second = Stage::new()?;
+    let error = attacher.check_namespace().expect_err("no device of it is here");
+    assert!(matches!(error, AttachError::OtherNamespace { .. }), "{error}");
+    assert!(error.to_string().contains("--bpffs"), "{error}");
+    assert_eq!(
+        second.add_device("v")?,
+        index,
+        "the same index and name as in the other namespace"
     );
+    assert!(!attacher.is_attached(index, "v"));
+    assert!(attacher.check_namespace().is_err());
+    assert_eq!(links(&pins), before);
+    Ok(())
+}
+
+#[test]
+fn a_failed_attach_leaves_neither_direction() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, attacher) = stage.load()?;
+    let index = stage.add_device("v")?;
+    let obstacle = pins.links().join("tc-v-ingress");
+    fs::create_dir(&obstacle)?;
+    let error = attacher
+        .attach_device(&mut bpf, index, "v", Role::Workload)
+        .expect_err("a folder is in the place of the pin");
+    assert!(error.to_string().contains("tc-v-ingress"), "{error}");
+    for direction in [AttachType::TcxIngress, AttachType::TcxEgress] {
+        assert!(sys::tcx_links(index, direction)?.is_empty(), "{direction:?}");
+    }
+    fs::remove_dir(obstacle)?;
+    attacher.attach_device(&mut bpf, index, "v", Role::Workload)?;
+    assert!(attacher.is_attached(index, "v"));
+    Ok(())
+}
+
+#[test]
+fn links_that_somebody_detached_are_noticed_and_made_again() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, attacher) = stage.load()?;
+    let index = stage.add_device("v")?;
+    attacher.attach_device(&mut bpf, index, "v", Role::Uplink)?;
+    for direction in ["ingress", "egress"] {
+        assert!(attacher.is_attached(index, "v"));
+        let link = sys::open_pinned(&pins.links().join(format!("tc-v-{direction}")))?;
+        sys::link_detach(link.as_fd())?;
+        assert!(!attacher.is_attached(index, "v"), "{direction}");
+        attacher.attach_device(&mut bpf, index, "v", Role::Uplink)?;
+    }
+    assert!(attacher.is_attached(index, "v"));
+    Ok(())
+}
+
+#[test]
+fn a_start_that_failed_takes_back_what_it_pinned_and_mounted() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, bpf, _) = stage.load()?;
+    assert!(pins.holds_maps());
+    drop(bpf);
+    cleanup::undo(pins);
+    assert!(!stage.root().exists(), "the folder was made with the mount");
+    Ok(())
+}
+
+#[test]
+fn cleanup_leaves_a_bpffs_that_somebody_else_mounted() -> Result<()> {
+    let stage = Stage::new()?;
+    let root = stage.root();
+    fs::create_dir(&root)?;
+    run(
+        "mount",
+        &["-t", "bpf", "bpf", root.to_str().context("a path of text")?],
+    )?;
+    drop(stage.load()?);
+    let removed = clean_up(&stage, &[])?;
+    assert!(removed.maps > 0);
+    assert!(root.exists() && !root.join("v1").exists());
+    run("umount", &[root.to_str().context("a path of text")?])?;
+    Ok(())
+}
+
+#[test]
+fn cleanup_keeps_away_from_ordinary_files() -> Result<()> {
+    let stage = Stage::new()?;
+    let folder = stage.root().join("v1/maps");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("precious"), "")?;
+    let error = clean_up(&stage, &[]).expect_err("this is no pin folder");
+    assert!(error.to_string().contains("is not on a bpffs"), "{error}");
+    assert!(folder.join("precious").exists());
+    Ok(())
+}
+
+fn clean_up(stage: &Stage, devices: &[(u32, String)]) -> Result<cleanup::Removed> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(cleanup::run(&stage.root(), devices))?)
+}
+
+/// What `tc` shows of the filters of a device, both ways.
+fn filters(stage: &Stage, device: &str) -> Result<String> {
+    let mut text = String::new();
+    for direction in ["ingress", "egress"] {
+        let shown = Command::new("tc")
+            .args(["-n", &stage.name, "filter", "show", "dev", device, direction])
+            .output()?;
+        text += &String::from_utf8_lossy(&shown.stdout);
+    }
+    Ok(text)
+}
+
+fn has_clsact(stage: &Stage, device: &str) -> Result<bool> {
+    let shown = Command::new("tc")
+        .args(["-n", &stage.name, "qdisc", "show", "dev", device])
+        .output()?;
+    Ok(String::from_utf8_lossy(&shown.stdout).contains("clsact"))
+}
+
+#[test]
+fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, _) = stage.load()?;
+    let attacher = Attacher::new(&pins, false);
+    let indexes = [
+        stage.add_device("made")?,
+        stage.add_device("found")?,
+        stage.add_device("shared")?,
+    ];
+    let tc = |words: &str| {
+        let words: Vec<&str> = ["-n", &stage.name].into_iter().chain(words.split(' ')).collect();
+        run("tc", &words)
+    };
+    tc("qdisc add dev found clsact")?;
+    for (index, device) in indexes.into_iter().zip(["made", "found", "shared"]) {
+        attacher.attach_device(&mut bpf, index, device, Role::Workload)?;
+        // In place of the first, also in another role.
+        attacher.attach_device(&mut bpf, index, device, Role::Uplink)?;
+        let shown = filters(&stage, device)?;
+        assert!(
+            shown.contains("fl_ingress_uplink") && shown.contains("fl_egress"),
+            "{shown}"
+        );
+        assert!(!shown.contains("fl_ingress_workload"), "{shown}");
+    }
+    let stranger = stage.root().join("stranger");
+    let program: &mut SchedClassifier = load::program(&mut bpf, "fl_egress")?;
+    sys::pin(program.fd()?.as_fd(), &stranger)?;
+    tc(&format!(
+        "filter add dev shared ingress prio 2 bpf direct-action object-pinned {}",
+        stranger.display()
+    ))?;
+    fs::remove_file(stranger)?;
+    assert_eq!(attacher.known_devices(), ["found", "made", "shared"]);
+    attacher.detach_device("found")?;
+    assert_eq!(filters(&stage, "found")?, "");
+    assert_eq!(attacher.known_devices(), ["made", "shared"]);
+
+    drop((attacher, bpf, pins));
+    let devices: Vec<(u32, String)> = indexes
+        .into_iter()
+        .zip(["made", "found", "shared"].map(str::to_owned))
+        .collect();
+    assert_eq!(clean_up(&stage, &devices)?.filtered_devices, 2);
+    assert!(!has_clsact(&stage, "made")?);
+    assert!(has_clsact(&stage, "found")?, "it was there before");
+    assert!(has_clsact(&stage, "shared")?, "somebody else's filter is on it");
+    let left = filters(&stage, "shared")?;
+    assert!(
+        left.contains("stranger") && !left.contains("fl_ingress"),
+        "{left}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_gone_is_told_as_such_by_clsact_too() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, _) = stage.load()?;
+    let error = Attacher::new(&pins, false)
+        .attach_device(&mut bpf, 4242, "never", Role::Workload)
+        .expect_err("there is no such device");
+    assert!(matches!(error, AttachError::DeviceGone { .. }), "{error}");
     Ok(())
 }
 
@@ -273,7 +466,7 @@ fn no_bpffs_is_mounted_over_files() -> Result<()> {
 }
 
 #[test]
-fn a_second_agent_on_a_pin_folder_is_told_who_has_it() -> Result<()> {
+fn asecond_agent_on_a_pin_folder_is_told_who_has_it() -> Result<()> {
     let stage = Stage::new()?;
     let first = PinFolder::open(&stage.root())?;
     let error = PinFolder::open(&stage.root()).expect_err("the folder is locked");

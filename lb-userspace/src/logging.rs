@@ -52,7 +52,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     }
     let filter = match text.trim().parse::<LevelFilter>() {
         Ok(LevelFilter::OFF) | Err(_) => text.to_owned(),
-        Ok(level) => format!("{level},aya=warn,aya_obj=warn,lb_ebpf=trace"),
+        Ok(level) => format!("{level},aya=warn,aya_obj=warn,fairlead_ebpf=trace"),
     };
     EnvFilter::try_new(filter).map_err(|error| error.to_string())
 }

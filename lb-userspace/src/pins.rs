@@ -220,8 +220,7 @@ impl PinFolder {
                 other => other.map_err(PinError::io("remove", &self.root))?,
             }
         }
-        let is_empty = fs::read_dir(mount_point).is_ok_and(|mut entries| entries.next().is_none());
-        if ours && is_empty {
+        if ours && is_unused(mount_point) {
             let (root, at) = (self.root.clone(), mount_point.to_owned());
             // The lock is an open file of the mount.
             drop(self);
@@ -234,6 +233,13 @@ impl PinFolder {
         }
         Ok(())
     }
+}
+
+/// Whether nothing is pinned on a bpffs. The kernel itself puts two iterators there when it is mounted
+/// (`kernel/bpf/preload`).
+fn is_unused(bpffs: &Path) -> bool {
+    let is_of_kernel = |name: &std::ffi::OsStr| name == "maps.debug" || name == "progs.debug";
+    fs::read_dir(bpffs).is_ok_and(|entries| entries.flatten().all(|entry| is_of_kernel(&entry.file_name())))
 }
 
 fn create(folder: &Path) -> Result<(), PinError> {

@@ -10,7 +10,14 @@ use lb_common::limits;
 /// Packets and sockets that are sent to a Service (ClusterIP, NodePort, external and load balancer IPs) are sent on to
 /// one of its endpoints by eBPF programs. This agent attaches the programs and tells them what Services there are.
 #[derive(Debug, Parser)]
-#[command(name = "fairlead", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "fairlead",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    // Of a flag that is given twice the last one counts, as for kube-proxy: scripts append to what they are given.
+    args_override_self = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

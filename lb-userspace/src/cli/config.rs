@@ -277,6 +277,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_a_repeated_flag_counts_and_patterns_add_up() {
+        let config = config(&[
+            "--min-sync-period",
+            "1s",
+            "--uplink",
+            "a",
+            "--min-sync-period",
+            "2s",
+            "--uplink",
+            "b,c",
+        ])
+        .unwrap();
+        assert_eq!(config.min_sync_period, Duration::from_secs(2));
+        assert_eq!(config.overrides.uplink, ["a", "b", "c"].map(Pattern::new));
+    }
+
+    #[test]
     fn node_ports_can_be_limited_to_networks_of_both_families() {
         let config = config(&["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"]).unwrap();
         let serves = |addr: &str| config.serves_node_ports(&addr.parse().unwrap());
