@@ -59,18 +59,25 @@ pub struct Features {
 pub fn check() -> Result<Features, ProbeError> {
     check_privileges()?;
     let btf = fs::read(VMLINUX_BTF).map_err(ProbeError::NoBtf)?;
-    let knows = |name: &str| contains_name(&btf, name);
+    features(&btf, || sys::netns_cookie().map_err(ProbeError::NoNetnsCookie))
+}
+
+/// The features of a kernel that describes itself by `btf`.
+fn features(
+    btf: &[u8],
+    netns_cookie: impl FnOnce() -> Result<u64, ProbeError>,
+) -> Result<Features, ProbeError> {
+    let knows = |name: &str| contains_name(btf, name);
     for (name, feature) in REQUIRED {
         if !knows(name) {
             return Err(ProbeError::Feature { feature });
         }
     }
-    let netns_cookie = sys::netns_cookie().map_err(ProbeError::NoNetnsCookie)?;
     Ok(Features {
         tcx: knows("BPF_TCX_INGRESS"),
         csum_ipv6_flag: knows("BPF_F_IPV6"),
         set_retval: knows("BPF_FUNC_set_retval"),
-        netns_cookie,
+        netns_cookie: netns_cookie()?,
     })
 }
 
@@ -131,6 +138,39 @@ mod tests {
         let btf = b"\0BPF_F_IPV6_X\0XBPF_F_IPV6\0BPF_F_MARK\0";
         assert!(!contains_name(btf, "BPF_F_IPV6"));
         assert!(contains_name(btf, "BPF_F_MARK"));
+    }
+
+    /// What a kernel that knows these names would say.
+    fn btf<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u8> {
+        let mut btf = vec![0];
+        for name in names {
+            btf.extend(name.bytes());
+            btf.push(0);
+        }
+        btf
+    }
+
+    #[test]
+    fn a_kernel_without_a_needed_feature_is_told_which_and_what_to_do() {
+        for (missing, feature) in REQUIRED {
+            let names = REQUIRED.into_iter().map(|(name, _)| name);
+            let btf = btf(names.filter(|name| *name != missing));
+            let error = features(&btf, || Ok(1)).expect_err(missing).to_string();
+            assert!(error.contains(feature) && error.contains("Linux 5.15"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_old_kernel_goes_without_what_it_need_not_have() {
+        let old = btf(REQUIRED.into_iter().map(|(name, _)| name));
+        let features = features(&old, || Ok(7)).expect("enough");
+        let expected = Features {
+            tcx: false,
+            csum_ipv6_flag: false,
+            set_retval: false,
+            netns_cookie: 7,
+        };
+        assert_eq!(features, expected);
     }
 
     #[test]
