@@ -18,6 +18,7 @@ mod client;
 mod command;
 mod host;
 mod lab;
+pub mod packet;
 mod server;
 mod stale;
 mod topology;

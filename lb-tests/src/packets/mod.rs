@@ -1,6 +1,5 @@
 //! Packet tables: (name, packet in, state, verdict, packet out), run natively and in the kernel.
 
-pub mod build;
 pub mod case;
 pub mod cases;
 pub mod kernel;

@@ -7,13 +7,13 @@ use lb_common::{
     limits,
     verdict::Reason,
 };
+use lb_testkit::packet::syn;
 
 use super::{
     Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, flow, later, rewritten, service,
     services::with_port, untouched,
 };
 use crate::packets::{
-    build::syn,
     case::Case,
     world::{FlowSpec, GENERATION, Halves, World},
 };

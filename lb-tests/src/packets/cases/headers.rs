@@ -4,13 +4,10 @@ use lb_common::{
     abi::{FrontendKind, proto},
     verdict::Reason,
 };
+use lb_testkit::packet::{Build, ip, syn, tcp, udp};
 
 use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, V6, first, rewritten, service, untouched};
-use crate::packets::{
-    build::{Build, ip, syn, tcp, udp},
-    case::Case,
-    world::World,
-};
+use crate::packets::{case::Case, world::World};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = other_networks();

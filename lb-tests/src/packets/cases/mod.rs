@@ -11,9 +11,9 @@ use lb_common::{
     flow::Seen,
     verdict::Reason,
 };
+use lb_testkit::packet::{self, Build, addr};
 
 use super::{
-    build::{Build, addr},
     case::Case,
     world::{FlowSpec, GENERATION, Halves, ServiceSpec, World, backend_index},
 };
@@ -84,18 +84,18 @@ const MATRIX: [(Addresses, &str, u8); 4] = [
 /// A packet that opens a connection.
 fn first(proto: u8, src: &str, dst: &str) -> Build {
     if proto == proto::TCP {
-        super::build::syn(src, dst)
+        packet::syn(src, dst)
     } else {
-        super::build::udp(src, dst)
+        packet::udp(src, dst)
     }
 }
 
 /// A packet in the middle of a connection.
 fn later(proto: u8, src: &str, dst: &str) -> Build {
     if proto == proto::TCP {
-        super::build::tcp(src, dst)
+        packet::tcp(src, dst)
     } else {
-        super::build::udp(src, dst)
+        packet::udp(src, dst)
     }
 }
 

@@ -7,10 +7,10 @@ use lb_common::{
     maglev,
     verdict::Reason,
 };
+use lb_testkit::packet::{self, addr};
 
 use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, later, rewritten, service, untouched};
 use crate::packets::{
-    build::{self, addr},
     case::Case,
     world::{Defect, World},
 };
@@ -188,7 +188,7 @@ fn openings() -> Vec<Case> {
 }
 
 /// Three endpoints: the table that every node builds alike says which one the flow goes to.
-fn spread(name: &str, world: &World, packet: &build::Build, proto: u8, client: &str) -> Case {
+fn spread(name: &str, world: &World, packet: &packet::Build, proto: u8, client: &str) -> Case {
     let mut world = world.clone();
     let service = &mut world.services[0];
     let (endpoint, _) = service.endpoints[0];

@@ -1,8 +1,27 @@
-//! Frames for the packet tables, sound by default and broken on request.
+//! Frames, sound by default and broken on request.
+//!
+//! Everything is computed here from scratch: nothing is shared with the code that the frames are to test.
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{abi::proto, flow::tcp};
+/// Flags of a TCP header.
+pub mod flags {
+    /// The sender has no more to say.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Refuses or ends a connection at once.
+    pub const RST: u8 = 0x04;
+    /// Hand over what has come so far.
+    pub const PSH: u8 = 0x08;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The protocol number of TCP.
+pub(crate) const TCP: u8 = 6;
+/// The protocol number of UDP.
+pub(crate) const UDP: u8 = 17;
 
 /// A frame in the making: a TCP segment or UDP datagram with right checksums, until told otherwise.
 #[derive(Clone, Debug)]
@@ -27,17 +46,17 @@ pub struct Build {
 
 /// A TCP segment with ACK from `src` to `dst` (`address:port`).
 pub fn tcp(src: &str, dst: &str) -> Build {
-    Build::new(src, dst, proto::TCP)
+    Build::new(src, dst, TCP)
 }
 
 /// A TCP segment with SYN alone.
 pub fn syn(src: &str, dst: &str) -> Build {
-    tcp(src, dst).flags(tcp::SYN)
+    tcp(src, dst).flags(flags::SYN)
 }
 
 /// A UDP datagram.
 pub fn udp(src: &str, dst: &str) -> Build {
-    Build::new(src, dst, proto::UDP)
+    Build::new(src, dst, UDP)
 }
 
 /// Any IP packet with the payload of a `proto` that has no ports.
@@ -57,11 +76,11 @@ fn bracket(addr: &str) -> String {
     }
 }
 
-/// A socket address as the tables write it.
+/// A socket address as tests write it.
 ///
 /// # Panics
 ///
-/// If it is none: the tables are constants.
+/// If it is none: it is a constant of the test.
 pub fn addr(text: &str) -> SocketAddr {
     text.parse()
         .unwrap_or_else(|_| panic!("{text} is not address:port"))
@@ -73,7 +92,7 @@ impl Build {
             src: addr(src),
             dst: addr(dst),
             proto,
-            flags: tcp::ACK,
+            flags: flags::ACK,
             dst_mac: [0; 6],
             vlan: Vec::new(),
             ether_type: None,
@@ -255,12 +274,12 @@ impl Build {
 
     fn transport(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if self.proto == proto::TCP || self.proto == proto::UDP {
+        if self.proto == TCP || self.proto == UDP {
             bytes.extend(self.src.port().to_be_bytes());
             bytes.extend(self.dst.port().to_be_bytes());
         }
         let at = match self.proto {
-            proto::TCP => {
+            TCP => {
                 bytes.extend([0, 0, 0, 7, 0, 0, 0, 0]);
                 bytes.extend([
                     ((5 + self.tcp_options.len() / 4) << 4) as u8,
@@ -275,7 +294,7 @@ impl Build {
                 bytes.extend(&self.tcp_options);
                 16
             }
-            proto::UDP => {
+            UDP => {
                 bytes.extend(((8 + self.payload.len()) as u16).to_be_bytes());
                 bytes.extend([0, 0]);
                 6
@@ -286,7 +305,7 @@ impl Build {
             }
         };
         bytes.extend(&self.payload);
-        if self.proto == proto::UDP && self.no_udp_checksum {
+        if self.proto == UDP && self.no_udp_checksum {
             return bytes;
         }
         let mut covered = octets(self.src.ip());
@@ -295,7 +314,7 @@ impl Build {
         covered.extend((bytes.len() as u16).to_be_bytes());
         covered.extend(&bytes);
         let mut sum = checksum(&covered);
-        if self.proto == proto::UDP && sum == 0 {
+        if self.proto == UDP && sum == 0 {
             sum = 0xffff;
         }
         bytes[at..at + 2].copy_from_slice(&off_by(sum, self.wrong).to_be_bytes());
@@ -316,7 +335,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The Internet checksum (RFC 1071), computed from scratch: independent of the code under test.
+/// The Internet checksum (RFC 1071), computed from scratch: independently of the code under test.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
