@@ -2,14 +2,16 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::host::Host;
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
 
 /// A TCP or UDP packet that was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,18 +53,15 @@ impl Capture {
                 "tcp or udp",
             ])
             .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&text)?)
-            .stderr(std::fs::File::create(&noise)?)
+            .stdout(std::fs::File::create(&text).map_err(Error::io("create", text.display()))?)
+            .stderr(std::fs::File::create(&noise).map_err(Error::io("create", noise.display()))?)
             .spawn()
-            .context("start tcpdump")?;
+            .map_err(Error::io("start", "tcpdump"))?;
         let capture = Self { child, text, noise };
         let end = Instant::now() + Duration::from_secs(5);
-        while !std::fs::read_to_string(&capture.noise)?.contains("listening on") {
+        while !read(&capture.noise)?.contains("listening on") {
             if Instant::now() > end {
-                bail!(
-                    "tcpdump does not start: {}",
-                    std::fs::read_to_string(&capture.noise)?
-                );
+                return Err(Error::unexpected("tcpdump", read(&capture.noise)?));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -80,15 +79,20 @@ impl Capture {
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::INT,
-        )?;
-        self.child.wait()?;
-        let text = std::fs::read_to_string(&self.text)?;
+        )
+        .map_err(Error::io("signal", "tcpdump"))?;
+        self.child.wait().map_err(Error::io("wait for", "tcpdump"))?;
+        let text = read(&self.text)?;
         // tcpdump ends the description of some packets with an empty line.
         text.lines()
             .filter(|line| !line.is_empty())
-            .map(|line| parse(line).with_context(|| format!("tcpdump wrote {line:?}")))
+            .map(|line| parse(line).ok_or_else(|| Error::unexpected("tcpdump", line)))
             .collect()
     }
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(Error::io("read", file.display()))
 }
 
 impl Drop for Capture {

@@ -1,14 +1,15 @@
 //! Clients that run in a host's namespace.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::host::Host;
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,50 +27,92 @@ pub struct Answer {
 
 fn parse(text: &str, peer: SocketAddr) -> Result<Answer> {
     let line = text.lines().next().unwrap_or_default();
-    let (server, client) = line
-        .split_once(' ')
-        .with_context(|| format!("an answer of {text:?}"))?;
-    Ok(Answer {
-        server: server.to_owned(),
-        client: client.parse()?,
-        peer,
-    })
+    line.split_once(' ')
+        .and_then(|(server, client)| {
+            Some(Answer {
+                server: server.to_owned(),
+                client: client.parse().ok()?,
+                peer,
+            })
+        })
+        .ok_or_else(|| Error::unexpected(&peer, format!("an answer of {text:?}")))
+}
+
+/// An HTTP connection that stays open between requests.
+#[derive(Debug)]
+pub struct Connection {
+    addr: SocketAddr,
+    peer: SocketAddr,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects from a host to `addr`.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is refused, or takes longer than two seconds.
+    pub fn open(host: &Host, addr: SocketAddr) -> Result<Self> {
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok((stream.peer_addr()?, stream))
+        };
+        let (peer, stream) = host.run(connect)?.map_err(Error::io::<io::Error>(
+            "connect to",
+            format!("{addr} from {}", host.name),
+        ))?;
+        Ok(Self {
+            addr,
+            peer,
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Sends a request and reads its answer.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended, an answer takes longer than two seconds, or it is none of a [`crate::Server`]. Where
+    /// the connection has ended, the error is an [`Error::Io`].
+    pub fn ask(&mut self) -> Result<Answer> {
+        let body = self
+            .exchange()
+            .map_err(Error::io("get an answer from", self.addr))?;
+        parse(&body, self.peer)
+    }
+
+    /// The body of the answer to one request.
+    fn exchange(&mut self) -> io::Result<String> {
+        self.stream
+            .get_mut()
+            .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")?;
+        let mut length = 0;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
 }
 
 /// Asks over HTTP, by a new connection.
 ///
 /// # Errors
 ///
-/// If the connection is refused, or an answer takes longer than two seconds.
+/// As [`Connection::open`] and [`Connection::ask`].
 pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
-    host.run(|| {
-        let mut stream =
-            TcpStream::connect_timeout(&addr, PATIENCE).with_context(|| format!("connect to {addr}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let peer = stream.peer_addr()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        let mut buffer = [0; 1024];
-        // The server keeps the connection open: the answer is complete with its second newline after the head.
-        while !text
-            .split_once("\r\n\r\n")
-            .is_some_and(|(_, body)| body.ends_with('\n'))
-        {
-            let len = stream
-                .read(&mut buffer)
-                .with_context(|| format!("read from {addr}"))?;
-            if len == 0 {
-                bail!("{addr} closed the connection after {text:?}");
-            }
-            text.push_str(&String::from_utf8_lossy(&buffer[..len]));
-        }
-        parse(
-            text.split_once("\r\n\r\n")
-                .map(|(_, body)| body)
-                .unwrap_or_default(),
-            peer,
-        )
-    })
+    Connection::open(host, addr)?.ask()
 }
 
 /// Asks by one UDP datagram from a new socket; with `connected`, of a connected socket. The answer's `peer` is where the
@@ -80,7 +123,7 @@ pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
 /// If no answer comes within two seconds, or one that does not hold what was sent.
 pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer> {
     const WORD: &str = "ask";
-    host.run(|| {
+    let exchange = || {
         let any: IpAddr = if addr.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -95,13 +138,15 @@ pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer>
             socket.send_to(WORD.as_bytes(), addr)?;
         }
         let mut buffer = [0; 1024];
-        let (len, from) = socket
-            .recv_from(&mut buffer)
-            .with_context(|| format!("an answer of {addr}"))?;
-        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
-        if !text.ends_with(WORD) {
-            bail!("{addr} answered {text:?}");
-        }
-        parse(&text, from)
-    })
+        let (len, from) = socket.recv_from(&mut buffer)?;
+        Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from))
+    };
+    let (text, from) = host.run(exchange)?.map_err(Error::io::<io::Error>(
+        "get a datagram from",
+        format!("{addr} at {}", host.name),
+    ))?;
+    if !text.ends_with(WORD) {
+        return Err(Error::unexpected(&addr, format!("an answer of {text:?}")));
+    }
+    parse(&text, from)
 }

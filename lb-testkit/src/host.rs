@@ -9,8 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::error::{Error, Result};
+
+/// Pause between two looks at a process.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A node, a pod, or the client.
 #[derive(Clone, Debug)]
@@ -36,19 +40,19 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// If the namespace cannot be entered, or what `work` says.
+    /// If the namespace cannot be entered.
     ///
     /// # Panics
     ///
     /// If `work` panics.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let path = self.netns_path();
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+                let file = File::open(&path).map_err(Error::io("open", path.display()))?;
                 move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
-                    .with_context(|| format!("enter {}", path.display()))?;
-                work()
+                    .map_err(Error::io("enter", path.display()))?;
+                Ok(work())
             });
             thread
                 .join()
@@ -80,13 +84,13 @@ impl Host {
     /// If it cannot be started.
     pub fn spawn(&self, label: &str, command: &mut Command) -> Result<Process> {
         let log = self.run_folder.join(format!("{}-{label}.log", self.name));
-        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let file = File::create(&log).map_err(Error::io("create", log.display()))?;
         let child = command
             .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
+            .stdout(file.try_clone().map_err(Error::io("duplicate", log.display()))?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("start {command:?}"))?;
+            .map_err(Error::io("start", format!("{command:?}")))?;
         Ok(Process {
             child,
             log,
@@ -127,21 +131,43 @@ impl Process {
             if self.log().contains(text) {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "{} ended ({status}) without saying {text:?}:\n{}",
-                    self.label,
-                    self.log()
-                );
-            }
+            self.still_runs(|| format!("it said {text:?}"))?;
             if Instant::now() > end {
-                bail!(
-                    "{} did not say {text:?} within {limit:?}:\n{}",
-                    self.label,
-                    self.log()
-                );
+                return Err(self.timed_out(format!("it says {text:?}"), limit));
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(POLL);
+        }
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be found out.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(Error::io("wait for", &self.label))
+    }
+
+    /// An error if it has ended before what is waited for.
+    pub(crate) fn still_runs(&mut self, awaited: impl FnOnce() -> String) -> Result<()> {
+        match self.ended()? {
+            None => Ok(()),
+            Some(status) => Err(Error::Ended {
+                process: self.label.clone(),
+                status,
+                awaited: awaited(),
+                log: self.log(),
+            }),
+        }
+    }
+
+    /// The error that `awaited` did not come in time.
+    pub(crate) fn timed_out(&self, awaited: String, limit: Duration) -> Error {
+        Error::TimedOut {
+            process: self.label.clone(),
+            awaited,
+            limit,
+            log: self.log(),
         }
     }
 
@@ -152,7 +178,7 @@ impl Process {
     /// If it has ended.
     pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).with_context(|| format!("signal {}", self.label))
+        rustix::process::kill_process(pid, signal).map_err(Error::io("signal", &self.label))
     }
 
     /// Waits until it ends by itself.
@@ -163,13 +189,13 @@ impl Process {
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let end = Instant::now() + limit;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             if Instant::now() > end {
-                bail!("{} still runs after {limit:?}:\n{}", self.label, self.log());
+                return Err(self.timed_out("it ends".to_owned(), limit));
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(POLL);
         }
     }
 }

@@ -11,7 +11,6 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -20,6 +19,7 @@ use signal_hook::{
 
 use crate::{
     command::{ip_batch, run_command},
+    error::{Error, Result},
     host::Host,
     stale,
     topology::{self, Wiring, addresses, pod_name},
@@ -66,15 +66,15 @@ impl Builder {
     /// What could not be made; whatever was made until then is removed again.
     pub fn build(self) -> Result<Lab> {
         if !rustix::process::geteuid().is_root() {
-            bail!("a lab of network namespaces needs root; run the tests as root");
+            return Err(Error::NotRoot);
         }
         let guard = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
         stale::sweep();
         clean_up_on_signals();
         let id = format!("{:x}{:x}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(stale::RUN).join(&id);
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        stale::claim(&folder)?;
+        fs::create_dir_all(&folder).map_err(Error::io("create", folder.display()))?;
+        stale::claim(&folder).map_err(Error::io("claim", folder.display()))?;
         let cgroup = cgroup_mount()?.join(format!("fairlead-lab-{id}"));
         let home = own_cgroup()?;
         alive().push((id.clone(), cgroup.clone(), home.clone()));
@@ -124,21 +124,21 @@ fn clean_up_on_signals() {
 
 /// The mount point of the cgroup v2 hierarchy.
 fn cgroup_mount() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+    let mounts = fs::read_to_string("/proc/mounts").map_err(Error::io("read", "/proc/mounts"))?;
     mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1).zip(line.split(' ').nth(2)))
         .find_map(|(point, kind)| (kind == "cgroup2").then(|| PathBuf::from(point)))
-        .context("no cgroup v2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
+        .ok_or(Error::NoCgroup)
 }
 
 /// The folder of the cgroup that this process is in.
 fn own_cgroup() -> Result<PathBuf> {
-    let cgroups = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let cgroups = fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
     let path = cgroups
         .lines()
         .find_map(|line| line.strip_prefix("0::/"))
-        .context("this process is in no cgroup v2")?;
+        .ok_or(Error::NoCgroup)?;
     Ok(cgroup_mount()?.join(path))
 }
 
@@ -239,7 +239,7 @@ impl Lab {
         names.extend(nodes.iter().cloned().chain(pods.iter().flatten().cloned()));
         for name in &names {
             if STOPPING.load(Ordering::SeqCst) {
-                bail!("stopped by a signal");
+                return Err(Error::Stopped);
             }
             run_command("ip", &["netns", "add", name])?;
         }
@@ -278,16 +278,17 @@ impl Lab {
 
     fn make_folders(&self) -> Result<()> {
         let bpf = self.folder.join("bpf");
-        fs::create_dir_all(&bpf)?;
+        fs::create_dir_all(&bpf).map_err(Error::io("create", bpf.display()))?;
         mount("bpf", &bpf, "bpf", MountFlags::empty(), None::<&std::ffi::CStr>)
-            .with_context(|| format!("mount a bpffs at {}", bpf.display()))?;
-        fs::write(self.folder.join("cgroup"), self.cgroup.display().to_string())?;
+            .map_err(Error::io("mount a bpffs at", bpf.display()))?;
+        fs::write(self.folder.join("cgroup"), self.cgroup.display().to_string())
+            .map_err(Error::io("write", "the name of the lab's cgroup"))?;
         for folder in ["self", "node1", "node2"] {
             let path = self.cgroup.join(folder);
-            fs::create_dir_all(&path).with_context(|| format!("create the cgroup {}", path.display()))?;
+            fs::create_dir_all(&path).map_err(Error::io("create", path.display()))?;
         }
         fs::write(self.cgroup.join("self/cgroup.procs"), process::id().to_string())
-            .context("move this process into the lab's cgroup")
+            .map_err(Error::io("move this process into", self.cgroup.display()))
     }
 
     fn describe(&mut self, nodes: &[String], pods: &[Vec<String>], client: &str) {
@@ -365,10 +366,10 @@ fn set_sysctls(host: &Host) -> Result<()> {
     host.run(|| {
         for (name, value) in settings {
             let path = Path::new("/proc/sys/net").join(name);
-            fs::write(&path, value).with_context(|| format!("set {} to {value}", path.display()))?;
+            fs::write(&path, value).map_err(Error::io("set", path.display()))?;
         }
         Ok(())
-    })
+    })?
 }
 
 impl Drop for Lab {

@@ -16,6 +16,7 @@
 mod capture;
 mod client;
 mod command;
+mod error;
 mod host;
 mod lab;
 pub mod packet;
@@ -26,8 +27,9 @@ mod transfer;
 
 pub use self::{
     capture::{Capture, Seen},
-    client::{Answer, http_get, udp_ask},
+    client::{Answer, Connection, http_get, udp_ask},
     command::{output, run_command},
+    error::{Error, Result},
     host::{Host, Process},
     lab::{Builder, Lab},
     server::Server,

@@ -1,7 +1,7 @@
 //! Servers that say who they are and whom they talk to.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-
-use crate::host::Host;
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
 
 /// How long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,13 +37,14 @@ impl Server {
     pub fn start(host: &Host, port: u16) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         // On Linux a wildcard IPv6 socket takes IPv4 as well. Sockets stay in the namespace that they were made in.
-        let (tcp, udp) = host.run(|| {
-            let tcp = TcpListener::bind(any).with_context(|| format!("bind TCP port {port}"))?;
-            let udp = UdpSocket::bind(any).with_context(|| format!("bind UDP port {port}"))?;
-            Ok((tcp, udp))
-        })?;
-        udp.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let listener = tcp.try_clone()?;
+        let (tcp, udp) = host.run(|| (TcpListener::bind(any), UdpSocket::bind(any)))?;
+        let tcp = tcp.map_err(Error::io("bind", format!("TCP port {port} of {}", host.name)))?;
+        let udp = udp.map_err(Error::io("bind", format!("UDP port {port} of {}", host.name)))?;
+        udp.set_read_timeout(Some(Duration::from_millis(50)))
+            .map_err(Error::io("limit", "the patience of a server"))?;
+        let listener = tcp
+            .try_clone()
+            .map_err(Error::io("duplicate", "a server's socket"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let threads = vec![
             spawn(host.name.clone(), stop.clone(), move |name, stop| {
@@ -86,7 +88,7 @@ fn serve_tcp(listener: &TcpListener, name: &str, stop: &AtomicBool) {
     }
 }
 
-fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> Result<()> {
+fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-
-use crate::host::Host;
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +39,17 @@ pub fn transfer(
     bytes: usize,
     direction: Direction,
 ) -> Result<()> {
-    let listener = server.run(|| {
-        TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            .with_context(|| format!("bind port {port}"))
-    })?;
+    let listener = server
+        .run(|| TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))?
+        .map_err(Error::io("bind", format!("TCP port {port} of {}", server.name)))?;
     let (at_server, at_client) = thread::scope(|scope| {
         let serving = scope.spawn(|| -> Result<u64> {
-            let (stream, _) = listener.accept()?;
+            let (stream, _) = listener.accept().map_err(Error::io("accept at", &server.name))?;
             one_side(stream, bytes, direction == Direction::Down)
         });
         let connected = client.run(|| {
             let stream =
-                TcpStream::connect_timeout(&addr, PATIENCE).with_context(|| format!("connect to {addr}"))?;
+                TcpStream::connect_timeout(&addr, PATIENCE).map_err(Error::io("connect to", addr))?;
             one_side(stream, bytes, direction == Direction::Up)
         });
         // A server that has accepted goes on; one that nobody came to, because the address leads elsewhere or the
@@ -58,19 +58,22 @@ pub fn transfer(
         let served = serving
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        connected.and_then(|at_client| Ok((served?, at_client)))
+        connected.flatten().and_then(|at_client| Ok((served?, at_client)))
     })?;
-    ensure!(
-        at_server == at_client,
-        "what arrived differs from what was sent ({bytes} bytes, {direction:?})"
-    );
+    if at_server != at_client {
+        return Err(Error::unexpected(
+            &format!("{bytes} bytes, {direction:?}, by {addr}"),
+            "what arrived differs from what was sent",
+        ));
+    }
     Ok(())
 }
 
 /// Sends or receives all bytes and returns their checksum.
 fn one_side(mut stream: TcpStream, bytes: usize, sends: bool) -> Result<u64> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&stream, Some(PATIENCE)).map_err(Error::io("limit", "the patience of a transfer"))?;
+    }
     let mut sum = Sum::new();
     let mut buffer = vec![0; CHUNK];
     let mut left = bytes;
@@ -84,23 +87,34 @@ fn one_side(mut stream: TcpStream, bytes: usize, sends: bool) -> Result<u64> {
                     .wrapping_add(1_442_695_040_888_963_407);
                 word.copy_from_slice(&(random ^ (random >> 29)).to_ne_bytes());
             }
-            stream.write_all(&buffer[..len]).context("send")?;
+            stream
+                .write_all(&buffer[..len])
+                .map_err(Error::io("send", "a transfer"))?;
         } else {
             stream
                 .read_exact(&mut buffer[..len])
-                .with_context(|| format!("receive the last {left} of {bytes} bytes"))?;
+                .map_err(Error::io("receive", format!("the last {left} of {bytes} bytes")))?;
         }
         sum.add(&buffer[..len]);
         left -= len;
     }
     if sends {
-        stream.shutdown(Shutdown::Write)?;
+        stream
+            .shutdown(Shutdown::Write)
+            .map_err(Error::io("end", "a transfer"))?;
     }
     // Both sides see the other's end, so no late byte goes unnoticed.
     let mut rest = Vec::new();
     if !sends {
-        stream.read_to_end(&mut rest)?;
-        ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
+        stream
+            .read_to_end(&mut rest)
+            .map_err(Error::io("await the end of", "a transfer"))?;
+        if !rest.is_empty() {
+            return Err(Error::unexpected(
+                "a transfer",
+                format!("{} bytes more than were sent", rest.len()),
+            ));
+        }
     }
     Ok(sum.0)
 }

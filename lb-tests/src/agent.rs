@@ -73,7 +73,7 @@ impl Agent {
     /// If it cannot be started.
     pub fn spawn(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
         let host = lab.node(node);
-        let mut command = command(lab, host, &["run"])?;
+        let mut command = command(host, &["run"])?;
         command
             .arg("--manifests")
             .arg(folder)
@@ -113,7 +113,7 @@ impl Agent {
 /// # Errors
 ///
 /// If the binary is missing.
-pub fn command(_lab: &Lab, host: &Host, arguments: &[&str]) -> Result<Command> {
+pub fn command(host: &Host, arguments: &[&str]) -> Result<Command> {
     let mut command = host.command(binary()?);
     command.args(arguments);
     Ok(command)

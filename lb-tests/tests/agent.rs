@@ -61,7 +61,7 @@ fn only_error(result: &Output) -> Result<String> {
 fn run_to_end(lab: &Lab, arguments: &[&str]) -> Result<Output> {
     let mut words = vec!["run"];
     words.extend(arguments);
-    let mut command = command(lab, lab.node(1), &words)?;
+    let mut command = command(lab.node(1), &words)?;
     Ok(command
         .arg("--cgroup")
         .arg(lab.cgroup())
@@ -210,7 +210,7 @@ fn hurried_devices() -> Result<()> {
     output(node.command("sh").args(["-c", script]))?;
     still_serves(lab.pod(1, 1))?;
     eventually(Duration::from_secs(3), || {
-        let status = output(command(&lab, node, &["status"])?.arg("--bpffs").arg(lab.bpffs(1)))?;
+        let status = output(command(node, &["status"])?.arg("--bpffs").arg(lab.bpffs(1)))?;
         ensure!(
             !status.contains("veth-x") && !status.contains("veth-z"),
             "{status}"
@@ -259,7 +259,7 @@ fn clean_up(more: &[&str]) -> Result<()> {
         agent = Agent::start_with(&lab, 1, folder.path(), more)?;
     }
     still_serves(client)?;
-    let mut early = command(&lab, node, &["cleanup"])?;
+    let mut early = command(node, &["cleanup"])?;
     let error = only_error(&early.arg("--bpffs").arg(lab.bpffs(1)).output()?)?;
     ensure!(error.contains("another agent uses"), "{error}");
     still_serves(client)?;
@@ -280,12 +280,12 @@ fn clean_up(more: &[&str]) -> Result<()> {
 }
 
 fn cleanup(lab: &Lab) -> Result<()> {
-    output(
-        command(lab, lab.node(1), &["cleanup"])?
+    Ok(output(
+        command(lab.node(1), &["cleanup"])?
             .arg("--bpffs")
             .arg(lab.bpffs(1)),
     )
-    .map(drop)
+    .map(drop)?)
 }
 
 /// 10,000 services of 3 endpoints, one of which leads to a real server.

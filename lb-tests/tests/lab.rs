@@ -27,10 +27,10 @@ const TRANSFER: usize = 20_000_000;
 const REMOVAL: Duration = Duration::from_secs(10);
 
 fn lab(wiring: Wiring) -> Result<Lab> {
-    Lab::builder()
+    Ok(Lab::builder()
         .wiring(wiring)
         .pods_per_node(u8::try_from(PODS)?)
-        .build()
+        .build()?)
 }
 
 fn addresses(host: &Host) -> [IpAddr; 2] {

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Answer, Capture, Direction, Host, Lab, Server, Wiring, http_get, transfer, udp_ask};
+use lb_testkit::{
+    Answer, Capture, Connection, Direction, Host, Lab, Server, Wiring, http_get, transfer, udp_ask,
+};
 use lb_tests::{
     agent::{Agent, Folder, eventually},
     manifests::Manifest,
@@ -77,7 +78,7 @@ fn web() -> [SocketAddr; 2] {
     ]
 }
 
-type Ask = fn(&Host, SocketAddr) -> Result<Answer>;
+type Ask = fn(&Host, SocketAddr) -> lb_testkit::Result<Answer>;
 
 /// Ways to ask a server.
 const ASKS: [(&str, Ask); 3] = [
@@ -242,7 +243,7 @@ fn large_transfers(wiring: Wiring) -> Result<()> {
 /// Waits until a new service leads to `server`.
 fn wait_for_service(client: &Host, server: &Host, addr: SocketAddr) -> Result<()> {
     let _listening = Server::start(server, 9001)?;
-    eventually(Duration::from_secs(5), || http_get(client, addr).map(drop)).map(drop)
+    eventually(Duration::from_secs(5), || Ok(http_get(client, addr).map(drop)?)).map(drop)
 }
 
 #[test]
@@ -267,10 +268,10 @@ fn removed_endpoint() -> Result<()> {
     let stage = Stage::new(Wiring::Routed)?;
     let lab = &stage.lab;
     let client = lab.pod(1, 1);
-    let mut held: BTreeMap<String, TcpStream> = BTreeMap::new();
+    let mut held: BTreeMap<String, Connection> = BTreeMap::new();
     while held.len() < 2 {
-        let mut stream = client.run(|| Ok(TcpStream::connect_timeout(&web()[0], Duration::from_secs(2))?))?;
-        held.insert(talk(&mut stream)?, stream);
+        let mut connection = Connection::open(client, web()[0])?;
+        held.insert(connection.ask()?.server, connection);
     }
     stage
         .folder
@@ -280,37 +281,18 @@ fn removed_endpoint() -> Result<()> {
         ask_all(client, addr, &[lab.pod(1, 2)], |_| Ok(()))?;
         ask_all(lab.node(1), addr, &[lab.pod(1, 2)], |_| Ok(()))?;
     }
-    for (server, stream) in &mut held {
-        let answer = talk(stream).with_context(|| format!("the connection to {server}"))?;
+    for (server, connection) in &mut held {
+        let answer = connection
+            .ask()
+            .with_context(|| format!("the connection to {server}"))?;
         ensure!(
-            &answer == server,
-            "the connection moved from {server} to {answer}"
+            &answer.server == server,
+            "the connection moved from {server}: {answer:?}"
         );
     }
     stage.folder.write("web.yaml", &stage.web.yaml())?;
     std::thread::sleep(PROMISE);
     ask_all(client, web()[0], &[lab.pod(1, 2), lab.pod(2, 1)], |_| Ok(()))
-}
-
-/// One request on a connection that stays; who answered.
-fn talk(stream: &mut TcpStream) -> Result<String> {
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")?;
-    let mut text = String::new();
-    let mut buffer = [0; 1024];
-    while !text
-        .split_once("\r\n\r\n")
-        .is_some_and(|(_, body)| body.ends_with('\n'))
-    {
-        let len = stream.read(&mut buffer)?;
-        ensure!(len > 0, "the connection was closed");
-        text.push_str(&String::from_utf8_lossy(&buffer[..len]));
-    }
-    let body = text
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body)
-        .unwrap_or_default();
-    Ok(body.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// An unready endpoint is like a removed one, and a service whose endpoints are all gone refuses the node's processes.
@@ -334,7 +316,7 @@ fn unready_and_none() -> Result<()> {
     eventually(Duration::from_secs(2), || {
         let refused = lab
             .node(1)
-            .run(|| Ok(TcpStream::connect_timeout(&web()[0], Duration::from_secs(1))))?;
+            .run(|| TcpStream::connect_timeout(&web()[0], Duration::from_secs(1)))?;
         let kind = refused.err().map(|error| error.kind());
         ensure!(
             kind == Some(std::io::ErrorKind::ConnectionRefused),
@@ -354,14 +336,14 @@ fn forwarding_outlives_the_agent() {
 fn outlives() -> Result<()> {
     let mut stage = Stage::new(Wiring::Routed)?;
     let client = stage.lab.pod(1, 1).clone();
-    let mut stream = client.run(|| Ok(TcpStream::connect_timeout(&web()[0], Duration::from_secs(2))?))?;
-    let server = talk(&mut stream)?;
-    let check = |stream: &mut TcpStream| -> Result<()> {
+    let mut connection = Connection::open(&client, web()[0])?;
+    let server = connection.ask()?.server;
+    let check = |connection: &mut Connection| -> Result<()> {
         for _ in 0..20 {
             http_get(&client, web()[0])?;
             http_get(&client, web()[1])?;
         }
-        ensure!(talk(stream)? == server, "the connection moved");
+        ensure!(connection.ask()?.server == server, "the connection moved");
         Ok(())
     };
     let agent = stage.agents[0].process();
@@ -372,7 +354,7 @@ fn outlives() -> Result<()> {
         "SIGTERM ended the agent with {status}: {}",
         agent.log()
     );
-    check(&mut stream).context("after SIGTERM")?;
+    check(&mut connection).context("after SIGTERM")?;
 
     stage.agents[0] = Agent::start(&stage.lab, 1, stage.folder.path())?;
     ensure!(
@@ -385,12 +367,12 @@ fn outlives() -> Result<()> {
         "nothing changed, nothing is to be written: {}",
         stage.agents[0].log()
     );
-    check(&mut stream).context("after a restart")?;
+    check(&mut connection).context("after a restart")?;
 
     stage.agents[0].process().signal(rustix::process::Signal::KILL)?;
-    check(&mut stream).context("after SIGKILL")?;
+    check(&mut connection).context("after SIGKILL")?;
     stage.agents[0] = Agent::start(&stage.lab, 1, stage.folder.path())?;
-    check(&mut stream).context("after a restart behind SIGKILL")
+    check(&mut connection).context("after a restart behind SIGKILL")
 }
 
 /// A pod that comes later is attached to at once.
@@ -427,7 +409,7 @@ fn new_pod() -> Result<()> {
             pod.v4, pod.v6
         ),
     ]))?;
-    eventually(Duration::from_secs(5), || http_get(pod, web()[0]).map(drop))?;
+    eventually(Duration::from_secs(5), || Ok(http_get(pod, web()[0]).map(drop)?))?;
     println!(
         "a new pod's first answer came {:?} after its interface",
         begin.elapsed()
@@ -444,7 +426,8 @@ fn a_node_port_goes_before_a_listener_on_the_node() {
     let stage = Stage::new(Wiring::Routed).unwrap();
     let node = stage.lab.node(1);
     let _listener = node
-        .run(|| Ok(TcpListener::bind((node.v4, LOCAL_NODE_PORT))?))
+        .run(|| TcpListener::bind((node.v4, LOCAL_NODE_PORT)))
+        .unwrap()
         .unwrap();
     let answer = http_get(stage.lab.client(), at(node.v4, LOCAL_NODE_PORT)).unwrap();
     assert_eq!(answer.server, "n1-c");

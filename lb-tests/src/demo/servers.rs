@@ -39,10 +39,8 @@ impl Servers {
         ] {
             let logs = || processes.iter().map(Process::log).collect::<Vec<_>>().join("\n");
             eventually(PATIENCE, || {
-                host.run(|| {
-                    let _: () = drop(TcpStream::connect((host.v4, port))?);
-                    Ok(())
-                })
+                host.run(|| TcpStream::connect((host.v4, port)))??;
+                Ok(())
             })
             .with_context(|| format!("no server on port {port} of {}:\n{}", host.name, logs()))?;
         }
@@ -76,19 +74,19 @@ fn nginx(folder: &Path, host: &Host, answers: &[(u16, &str)]) -> Result<Process>
     );
     let path = home.join("nginx.conf");
     fs::write(&path, config)?;
-    host.spawn(
+    Ok(host.spawn(
         "nginx",
         host.command("/usr/sbin/nginx")
             .arg("-e")
             .arg("stderr")
             .arg("-c")
             .arg(&path),
-    )
+    )?)
 }
 
 fn dnsmasq(host: &Host) -> Result<Process> {
     let record = format!("--address=/{RECORD_NAME}/{RECORD_ADDRESS}");
-    host.spawn(
+    Ok(host.spawn(
         "dnsmasq",
         host.command("/usr/sbin/dnsmasq").args([
             "--no-daemon",
@@ -99,5 +97,5 @@ fn dnsmasq(host: &Host) -> Result<Process> {
             "--pid-file=",
             &record,
         ]),
-    )
+    )?)
 }
