@@ -3,24 +3,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process,
-    sync::{
-        Mutex, MutexGuard, Once, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    thread,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rustix::mount::{MountFlags, mount};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-};
 
 use crate::{
+    cgroup,
     command::{ip_batch, run_command},
     error::{Error, Result},
     host::Host,
+    ours::{self, Turn},
     stale,
     topology::{self, Wiring, addresses, pod_name},
 };
@@ -28,13 +21,7 @@ use crate::{
 /// Number of nodes.
 const NODES: u8 = 2;
 
-/// One lab at a time in a process: the process itself moves into the lab's cgroup.
-static ONE_LAB: Mutex<()> = Mutex::new(());
-/// Labs of this process, for the signal handler.
-static ALIVE: Mutex<Vec<(String, PathBuf, PathBuf)>> = Mutex::new(Vec::new());
-static SIGNALS: Once = Once::new();
-/// A signal has come: no further namespace may be made.
-static STOPPING: AtomicBool = AtomicBool::new(false);
+/// Labs that this process has built so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// What a lab is to look like.
@@ -63,21 +50,20 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// What could not be made; whatever was made until then is removed again.
+    /// What could not be made; whatever was made until then is removed again. [`Error::SecondLab`] if this thread has a
+    /// lab already; while another thread has one, this one waits.
     pub fn build(self) -> Result<Lab> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let guard = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take()?;
+        let changing = ours::changing();
         stale::sweep();
-        clean_up_on_signals();
-        let id = format!("{:x}{:x}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let id = stale::identifier(COUNT.fetch_add(1, Ordering::Relaxed))?;
         let folder = Path::new(stale::RUN).join(&id);
-        fs::create_dir_all(&folder).map_err(Error::io("create", folder.display()))?;
-        stale::claim(&folder).map_err(Error::io("claim", folder.display()))?;
-        let cgroup = cgroup_mount()?.join(format!("fairlead-lab-{id}"));
-        let home = own_cgroup()?;
-        alive().push((id.clone(), cgroup.clone(), home.clone()));
+        let cgroup = cgroup::of_lab(&id)?;
+        let home = cgroup::own()?;
+        ours::note(&id, &home);
         let mut lab = Lab {
             id,
             folder,
@@ -87,64 +73,14 @@ impl Builder {
             nodes: Vec::new(),
             pods: Vec::new(),
             client: None,
-            _one: guard,
+            _turn: turn,
         };
-        lab.make(self)?;
+        let made = lab.make(self);
+        // Before the lab: to take it down means to change it.
+        drop(changing);
+        made?;
         Ok(lab)
     }
-}
-
-fn alive() -> MutexGuard<'static, Vec<(String, PathBuf, PathBuf)>> {
-    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A signal that ends the process takes the labs down first.
-fn clean_up_on_signals() {
-    SIGNALS.call_once(|| {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-            eprintln!("lab: signals cannot be caught; a lab that is interrupted is removed by the next one");
-            return;
-        };
-        thread::spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                STOPPING.store(true, Ordering::SeqCst);
-                for (id, cgroup, home) in alive().drain(..) {
-                    leave_cgroup(&home);
-                    // A lab that is being built stops at its next step; then it is taken apart again.
-                    for _ in 0..2 {
-                        stale::tear_down(&id, Some(&cgroup));
-                        thread::sleep(std::time::Duration::from_millis(20));
-                    }
-                }
-                process::exit(128 + signal);
-            }
-        });
-    });
-}
-
-/// The mount point of the cgroup v2 hierarchy.
-fn cgroup_mount() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").map_err(Error::io("read", "/proc/mounts"))?;
-    mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1).zip(line.split(' ').nth(2)))
-        .find_map(|(point, kind)| (kind == "cgroup2").then(|| PathBuf::from(point)))
-        .ok_or(Error::NoCgroup)
-}
-
-/// The folder of the cgroup that this process is in.
-fn own_cgroup() -> Result<PathBuf> {
-    let cgroups = fs::read_to_string("/proc/self/cgroup").map_err(Error::io("read", "/proc/self/cgroup"))?;
-    let path = cgroups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .ok_or(Error::NoCgroup)?;
-    Ok(cgroup_mount()?.join(path))
-}
-
-fn leave_cgroup(home: &Path) {
-    // Without it the lab's cgroup cannot be removed, which the next sweep makes good.
-    let _ = fs::write(home.join("cgroup.procs"), process::id().to_string());
 }
 
 /// A lab of network namespaces.
@@ -158,7 +94,8 @@ pub struct Lab {
     nodes: Vec<Host>,
     pods: Vec<Vec<Host>>,
     client: Option<Host>,
-    _one: MutexGuard<'static, ()>,
+    // The last field: others may build when all else is gone.
+    _turn: Turn,
 }
 
 impl Lab {
@@ -238,9 +175,7 @@ impl Lab {
             .collect();
         names.extend(nodes.iter().cloned().chain(pods.iter().flatten().cloned()));
         for name in &names {
-            if STOPPING.load(Ordering::SeqCst) {
-                return Err(Error::Stopped);
-            }
+            ours::go_on()?;
             run_command("ip", &["netns", "add", name])?;
         }
         self.describe(&nodes, &pods, &client);
@@ -281,13 +216,11 @@ impl Lab {
         fs::create_dir_all(&bpf).map_err(Error::io("create", bpf.display()))?;
         mount("bpf", &bpf, "bpf", MountFlags::empty(), None::<&std::ffi::CStr>)
             .map_err(Error::io("mount a bpffs at", bpf.display()))?;
-        fs::write(self.folder.join("cgroup"), self.cgroup.display().to_string())
-            .map_err(Error::io("write", "the name of the lab's cgroup"))?;
         for folder in ["self", "node1", "node2"] {
             let path = self.cgroup.join(folder);
             fs::create_dir_all(&path).map_err(Error::io("create", path.display()))?;
         }
-        fs::write(self.cgroup.join("self/cgroup.procs"), process::id().to_string())
+        cgroup::enter(&self.cgroup.join("self"))
             .map_err(Error::io("move this process into", self.cgroup.display()))
     }
 
@@ -374,8 +307,6 @@ fn set_sysctls(host: &Host) -> Result<()> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        alive().retain(|(id, ..)| *id != self.id);
-        leave_cgroup(&self.home);
-        stale::tear_down(&self.id, Some(&self.cgroup));
+        ours::take_down(&self.id, &self.home);
     }
 }

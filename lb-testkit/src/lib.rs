@@ -12,13 +12,16 @@
 //!
 //! Everything has an IPv6 address of the same shape. A lab is gone when its [`Lab`] is dropped, also by a panic,
 //! SIGINT or SIGTERM; what a killed process left is removed when the next lab is built.
+//! The names of all its parts tell whose it is: `<process number>-<start time>-<count>`.
 
 mod capture;
+mod cgroup;
 mod client;
 mod command;
 mod error;
 mod host;
 mod lab;
+mod ours;
 pub mod packet;
 mod server;
 mod stale;
