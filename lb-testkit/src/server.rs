@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,11 +16,16 @@ use crate::{
     host::Host,
 };
 
-/// How long a connection may be silent.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the UDP server looks whether it is to stop.
+const UDP_LOOK: Duration = Duration::from_millis(50);
+/// Pause after a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// HTTP over TCP, and UDP, on one port, in a host's namespace. Each answer is `<name> <address and port of the client>`
 /// and a newline. A UDP datagram is answered with that and the datagram itself.
+///
+/// When it is dropped, it is as a process that ended: its port is free and its connections are closed, whatever state
+/// they were in.
 #[derive(Debug)]
 pub struct Server {
     stop: Arc<AtomicBool>,
@@ -40,7 +45,7 @@ impl Server {
         let (tcp, udp) = host.run(|| (TcpListener::bind(any), UdpSocket::bind(any)))?;
         let tcp = tcp.map_err(Error::io("bind", format!("TCP port {port} of {}", host.name)))?;
         let udp = udp.map_err(Error::io("bind", format!("UDP port {port} of {}", host.name)))?;
-        udp.set_read_timeout(Some(Duration::from_millis(50)))
+        udp.set_read_timeout(Some(UDP_LOOK))
             .map_err(Error::io("limit", "the patience of a server"))?;
         let listener = tcp
             .try_clone()
@@ -76,38 +81,48 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 fn serve_tcp(listener: &TcpListener, name: &str, stop: &AtomicBool) {
-    while let Ok((stream, peer)) = listener.accept() {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
+    let mut open: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        open.retain(|(_, thread)| !thread.is_finished());
+        // A connection can be gone before it is accepted.
+        let Ok((stream, peer)) = listener.accept() else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let Ok(answering) = stream.try_clone() else {
+            continue;
+        };
         let name = name.to_owned();
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             // A client that goes away in the middle is its own affair.
-            let _ = answer(stream, &name, peer);
+            let _ = answer(&answering, &name, peer);
+            // Closing it is not enough: the other one of the two handles keeps it open.
+            let _ = answering.shutdown(Shutdown::Both);
         });
+        open.push((stream, thread));
+    }
+    for (stream, thread) in open {
+        // It ends the thread's read or write; it fails if the connection has ended already.
+        let _ = stream.shutdown(Shutdown::Both);
+        let _ = thread.join();
     }
 }
 
-fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn answer(mut stream: &TcpStream, name: &str, peer: SocketAddr) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
     loop {
-        let mut line = String::new();
-        loop {
+        while line != "\r\n" {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
-            if line == "\r\n" {
-                break;
-            }
         }
+        line.clear();
         let body = format!("{name} {}\n", canonical(peer));
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        // One write is one packet.
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes())?;
     }
 }
 
@@ -127,7 +142,8 @@ fn serve_udp(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes accept, whatever has become of the namespace. It fails only if the socket is dead already.
+        // Wakes accept, whatever has become of the namespace, and refuses the connections that wait for it. It fails only
+        // if the socket is dead already.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _ = thread.join();

@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Capture, Direction, Host, Lab, Server, Wiring, http_get, output, transfer, udp_ask};
+use lb_testkit::{
+    Capture, Connection, Direction, Host, Lab, Server, Wiring, http_get, output, transfer, udp_ask,
+};
 use lb_userspace::watch::{Object, parse::parse};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -126,6 +128,31 @@ fn a_capture_has_the_first_packet_and_both_directions() {
             );
         }
     }
+}
+
+#[test]
+fn connections_of_a_stopped_server_end_and_its_port_is_free() {
+    let lab = lab(Wiring::Routed).unwrap();
+    let (client, host) = (lab.pod(1, 1), lab.pod(2, 1));
+    let to = SocketAddr::new(host.v4.into(), PORT);
+    let server = Server::start(host, PORT).unwrap();
+    let mut connection = Connection::open(client, to).unwrap();
+    // The second has asked nothing yet: its server's thread waits for a first word.
+    let mut silent = Connection::open(client, to).unwrap();
+    for _ in 0..2 {
+        assert_eq!(connection.ask().unwrap().server, host.name);
+    }
+    drop(server);
+    let _next = Server::start(host, PORT).unwrap();
+    for connection in [&mut connection, &mut silent] {
+        let begin = Instant::now();
+        let error = connection.ask().unwrap_err();
+        assert!(
+            begin.elapsed() < Duration::from_secs(1),
+            "it took until the client gave up: {error}"
+        );
+    }
+    assert_eq!(http_get(client, to).unwrap().server, host.name);
 }
 
 #[test]
