@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -77,24 +78,57 @@ impl Host {
         command
     }
 
-    /// Starts a command whose output goes to a file in the lab's folder. It is killed when the value is dropped.
+    /// A new file in the lab's folder, named after the host and `name`; a number goes before the extension if there is
+    /// one of that name.
+    pub(crate) fn new_file(&self, name: &str, extension: &str) -> Result<(File, PathBuf)> {
+        let mut number = String::new();
+        for next in 2.. {
+            let path = self
+                .run_folder
+                .join(format!("{}-{name}{number}.{extension}", self.name));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = format!("-{next}"),
+                made => return Ok((made.map_err(Error::io("create", path.display()))?, path)),
+            }
+        }
+        unreachable!("there are fewer files than numbers")
+    }
+
+    /// Starts a command whose output goes to a file in the lab's folder, a new one for each process. It is killed when
+    /// the value is dropped.
     ///
     /// # Errors
     ///
     /// If it cannot be started.
     pub fn spawn(&self, label: &str, command: &mut Command) -> Result<Process> {
-        let log = self.run_folder.join(format!("{}-{label}.log", self.name));
-        let file = File::create(&log).map_err(Error::io("create", log.display()))?;
+        let (file, log) = self.new_file(label, "log")?;
+        let stdout = file.try_clone().map_err(Error::io("duplicate", log.display()))?;
+        self.start(label, command, stdout, (file, log))
+    }
+
+    /// As [`Self::spawn`], with another file for standard output.
+    pub(crate) fn spawn_into(&self, label: &str, command: &mut Command, stdout: File) -> Result<Process> {
+        let log = self.new_file(label, "log")?;
+        self.start(label, command, stdout, log)
+    }
+
+    fn start(
+        &self,
+        label: &str,
+        command: &mut Command,
+        stdout: File,
+        (stderr, log): (File, PathBuf),
+    ) -> Result<Process> {
         let child = command
             .stdin(Stdio::null())
-            .stdout(file.try_clone().map_err(Error::io("duplicate", log.display()))?)
-            .stderr(file)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .map_err(Error::io("start", format!("{command:?}")))?;
         Ok(Process {
             child,
             log,
-            label: format!("{} on {}", label, self.name),
+            label: format!("{label} on {}", self.name),
         })
     }
 }

@@ -29,7 +29,7 @@ mod topology;
 mod transfer;
 
 pub use self::{
-    capture::{Capture, Seen},
+    capture::{Capture, Fragment, Seen},
     client::{Answer, Connection, http_get, udp_ask},
     command::{output, run_command},
     error::{Error, Result},

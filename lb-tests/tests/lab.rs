@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -122,12 +122,48 @@ fn a_capture_has_the_first_packet_and_both_directions() {
                 Some((from, to)),
                 "{wiring:?}"
             );
+            assert!(seen[0].is_syn(), "{wiring:?}: {seen:?}");
             assert!(
                 seen.iter().any(|seen| (seen.src, seen.dst) == (to, from)),
                 "{wiring:?}: {seen:?}"
             );
         }
     }
+}
+
+#[test]
+fn a_capture_reports_fragments() {
+    let lab = lab(Wiring::Routed).unwrap();
+    let (client, server) = (lab.pod(1, 1), lab.pod(2, 1));
+    for (addr, any) in addresses(server).into_iter().zip(["0.0.0.0:0", "[::]:0"]) {
+        let capture = Capture::start(server, "eth0").unwrap();
+        let to = SocketAddr::new(addr, PORT);
+        let socket = client.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+        socket.send_to(&[7; 4000], to).unwrap();
+        let seen = capture.stop().unwrap();
+        let parts: Vec<(u16, bool, u16)> = seen
+            .iter()
+            .filter(|seen| seen.dst.ip() == addr)
+            .filter_map(|seen| Some((seen.fragment?.offset, seen.fragment?.more, seen.dst.port())))
+            .collect();
+        // 1500 bytes less the IP header, and less the fragment header of IPv6.
+        let full = if addr.is_ipv4() { 1480 } else { 1448 };
+        let expected = [(0, true, PORT), (full, true, 0), (2 * full, false, 0)];
+        assert_eq!(parts, expected, "{addr}: {seen:?}");
+    }
+}
+
+#[test]
+fn each_process_has_a_log_of_its_own() {
+    let lab = lab(Wiring::Routed).unwrap();
+    let node = lab.node(1);
+    let say = |word: &str| {
+        let mut process = node.spawn("echo", node.command("echo").arg(word)).unwrap();
+        process.wait(Duration::from_secs(5)).unwrap();
+        process
+    };
+    let (first, second) = (say("one"), say("two"));
+    assert_eq!((first.log().as_str(), second.log().as_str()), ("one\n", "two\n"));
 }
 
 #[test]
