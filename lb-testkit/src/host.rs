@@ -94,6 +94,13 @@ impl Host {
         unreachable!("there are fewer files than numbers")
     }
 
+    /// A folder in the lab's for the files of a program on this host.
+    pub(crate) fn folder(&self, label: &str) -> Result<PathBuf> {
+        let path = self.run_folder.join(format!("{}-{label}", self.name));
+        fs::create_dir_all(&path).map_err(Error::io("create", path.display()))?;
+        Ok(path)
+    }
+
     /// Starts a command whose output goes to a file in the lab's folder, a new one for each process. It is killed when
     /// the value is dropped.
     ///

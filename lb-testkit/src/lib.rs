@@ -18,6 +18,7 @@ mod capture;
 mod cgroup;
 mod client;
 mod command;
+pub mod daemons;
 mod error;
 mod host;
 mod lab;
