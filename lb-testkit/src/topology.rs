@@ -109,6 +109,9 @@ pub(crate) fn node(node: u8, nodes: u8, pods: &[String], wiring: Wiring) -> Vec<
             Wiring::Bridged => lines.extend([
                 format!("link add {veth} type veth peer name eth0 netns {netns}"),
                 format!("link set {veth} master cni0 up"),
+                // As the bridge plugin's hairpinMode: a pod may be an endpoint of a service that it asks, and then its
+                // packet goes back to the port that it came from.
+                format!("link set {veth} type bridge_slave hairpin on"),
             ]),
         }
     }

@@ -153,6 +153,33 @@ fn a_capture_reports_fragments() {
     }
 }
 
+/// A pod that is an endpoint of a service may ask that service: then its packet goes back to where it came from.
+#[test]
+fn a_bridge_returns_packets_to_the_port_they_came_from() {
+    let lab = lab(Wiring::Bridged).unwrap();
+    let pod = lab.pod(1, 1);
+    let mac = output(pod.command("ip").args(["-o", "link", "show", "eth0"])).unwrap();
+    let mac = mac
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether")
+        .nth(1)
+        .unwrap();
+    // An address that nobody has and that leads to the pod's own hardware address.
+    let to: SocketAddr = "10.244.1.99:9".parse().unwrap();
+    let ip = to.ip().to_string();
+    output(
+        pod.command("ip")
+            .args(["neigh", "add", &ip, "lladdr", mac, "dev", "eth0"]),
+    )
+    .unwrap();
+    let capture = Capture::start(pod, "eth0").unwrap();
+    let socket = pod.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    socket.send_to(b"echo", to).unwrap();
+    let seen = capture.stop().unwrap();
+    let times = seen.iter().filter(|seen| seen.dst == to).count();
+    assert_eq!(times, 2, "once out and once back: {seen:?}");
+}
+
 #[test]
 fn each_process_has_a_log_of_its_own() {
     let lab = lab(Wiring::Routed).unwrap();
