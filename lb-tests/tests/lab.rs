@@ -1,13 +1,9 @@
-//! The lab itself: its hosts reach each other as a cluster's would, and nothing of it outlives its owner.
+//! The lab itself: its hosts reach each other as a cluster's would, and its servers and captures tell the truth.
 
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +12,6 @@ use lb_testkit::{
     Capture, Connection, Direction, Host, Lab, Server, Wiring, http_get, output, transfer, udp_ask,
 };
 use lb_userspace::watch::{Object, parse::parse};
-use rustix::process::{Pid, Signal, kill_process};
 
 const PORT: u16 = 8080;
 const NODES: usize = 2;
@@ -24,9 +19,6 @@ const PODS: usize = 2;
 
 /// Bytes of a transfer: several times the socket buffers.
 const TRANSFER: usize = 20_000_000;
-
-/// How long a lab may take to be removed after a signal.
-const REMOVAL: Duration = Duration::from_secs(10);
 
 fn lab(wiring: Wiring) -> Result<Lab> {
     Ok(Lab::builder()
@@ -258,148 +250,6 @@ fn commands_of_a_node_run_in_its_namespace_and_cgroup() {
             .any(|line| line.starts_with("0::") && line.ends_with(&expected)),
         "{cgroup}"
     );
-}
-
-/// What the machine has of a lab: namespaces, mounts, cgroups, state.
-fn traces(id: &str) -> BTreeSet<String> {
-    let names = |folder: &str, prefix: &str| -> Vec<String> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path().display().to_string())
-            .filter(|path| path.starts_with(&format!("{folder}/{prefix}")))
-            .collect()
-    };
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut found: BTreeSet<String> = names("/run/netns", &format!("fl{id}-")).into_iter().collect();
-    found.extend(names("/run/fairlead-lab", id));
-    for line in mounts.lines() {
-        let (Some(point), Some(kind)) = (line.split(' ').nth(1), line.split(' ').nth(2)) else {
-            continue;
-        };
-        if point.starts_with(&format!("/run/fairlead-lab/{id}")) {
-            found.insert(format!("mount {point}"));
-        }
-        if kind == "cgroup2" {
-            found.extend(names(point, &format!("fairlead-lab-{id}")));
-        }
-    }
-    found
-}
-
-fn id(folder: &Path) -> String {
-    folder.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
-/// Every kind of trace is there while the lab lives, so that their absence later says something.
-fn assert_present(id: &str) {
-    let found = traces(id);
-    for part in ["/run/netns/", "/run/fairlead-lab/", "mount ", "/fairlead-lab-"] {
-        assert!(
-            found.iter().any(|trace| trace.contains(part)),
-            "no {part} in {found:?}"
-        );
-    }
-}
-
-#[test]
-fn nothing_is_left_after_drop() {
-    for wiring in [Wiring::Routed, Wiring::Bridged] {
-        let lab = lab(wiring).unwrap();
-        let id = id(lab.folder());
-        let process = lab
-            .node(1)
-            .spawn("sleep", lab.node(1).command("sleep").arg("600"))
-            .unwrap();
-        // A process that nobody will kill but the lab.
-        let stray = output(
-            lab.node(2)
-                .command("sh")
-                .args(["-c", "sleep 601 >/dev/null 2>&1 & echo $!"]),
-        )
-        .unwrap();
-        let stray = stray.trim().to_owned();
-        assert_present(&id);
-        assert!(Path::new("/proc").join(&stray).exists());
-        drop(process);
-        drop(lab);
-        assert_eq!(traces(&id), BTreeSet::new());
-        let state = fs::read_to_string(format!("/proc/{stray}/stat")).unwrap_or_default();
-        assert!(
-            state.is_empty() || state.contains(") Z "),
-            "the stray process lives: {state}"
-        );
-    }
-}
-
-#[test]
-fn nothing_is_left_after_a_panic() {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let panicked = thread::spawn(move || {
-        let lab = lab(Wiring::Routed).unwrap();
-        sender.send(id(lab.folder())).unwrap();
-        assert_present(&id(lab.folder()));
-        panic!("on purpose");
-    })
-    .join();
-    assert!(panicked.is_err());
-    assert_eq!(traces(&receiver.recv().unwrap()), BTreeSet::new());
-}
-
-/// Not a test by itself: a process that owns a lab until it is ended. It prints the lab's id.
-#[test]
-#[ignore = "started by the tests of killed owners"]
-fn owns_a_lab_until_it_is_killed() {
-    let lab = lab(Wiring::Routed).unwrap();
-    println!("\nid={}", id(lab.folder()));
-    thread::sleep(Duration::from_secs(60));
-}
-
-/// Starts the function above as a process of its own.
-fn owner() -> Result<(Child, String)> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args([
-            "--exact",
-            "owns_a_lab_until_it_is_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let stdout = BufReader::new(child.stdout.take().context("the owner's output is piped")?);
-    for line in stdout.lines() {
-        if let Some(id) = line?.strip_prefix("id=") {
-            return Ok((child, id.to_owned()));
-        }
-    }
-    let status = child.wait()?;
-    anyhow::bail!("the owner of a lab ended ({status}) before it had one")
-}
-
-#[test]
-fn a_lab_of_a_living_owner_stays_and_that_of_a_killed_one_is_removed() {
-    let (mut child, id) = owner().unwrap();
-    drop(lab(Wiring::Routed).unwrap());
-    assert_present(&id);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    drop(lab(Wiring::Routed).unwrap());
-    assert_eq!(traces(&id), BTreeSet::new());
-}
-
-#[test]
-fn signals_that_end_the_owner_take_the_lab_along() {
-    for signal in [Signal::INT, Signal::TERM] {
-        let (mut child, id) = owner().unwrap();
-        assert_present(&id);
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        child.wait().unwrap();
-        let end = Instant::now() + REMOVAL;
-        while !traces(&id).is_empty() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(20));
-        }
-        assert_eq!(traces(&id), BTreeSet::new(), "{signal:?}");
-    }
 }
 
 #[test]
