@@ -51,7 +51,8 @@ fn add_devices(lab: &Lab, count: usize) -> Result<()> {
     let script = format!(
         "for i in $(seq {count}); do echo link add veth-x$i type veth peer name y$i; done | ip -batch -"
     );
-    output(lab.node(1).command("sh").args(["-c", &script])).map(drop)
+    output(lab.node(1).command("sh").args(["-c", &script]))?;
+    Ok(())
 }
 
 #[test]
