@@ -346,3 +346,40 @@ fn checksum(bytes: &[u8]) -> u16 {
     }
     !(sum as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_a_known_header() {
+        let header = [
+            0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 192, 168, 0, 1, 192, 168, 0,
+            199,
+        ];
+        assert_eq!(checksum(&header), 0xb861);
+    }
+
+    /// What a receiver does: the sum over everything, checksum included, leaves nothing.
+    #[test]
+    fn receivers_find_the_checksums_right_until_told_otherwise() {
+        const HEADERS: usize = 14;
+        let fine = |build: &Build| {
+            let frame = build.bytes();
+            let transport = &frame[HEADERS + 20..];
+            let mut covered = frame[HEADERS + 12..HEADERS + 20].to_vec();
+            covered.extend([0, frame[HEADERS + 9]]);
+            covered.extend((transport.len() as u16).to_be_bytes());
+            covered.extend(transport);
+            (
+                checksum(&frame[HEADERS..HEADERS + 20]) == 0,
+                checksum(&covered) == 0,
+            )
+        };
+        for build in [syn("10.0.0.1:1", "10.0.0.2:2"), udp("10.0.0.1:1", "10.0.0.2:2")] {
+            assert_eq!(fine(&build.clone().payload(b"odd")), (true, true));
+            assert_eq!(fine(&build.clone().wrong_checksum(1)), (true, false));
+            assert_eq!(fine(&build.wrong_ip_checksum(1)), (false, true));
+        }
+    }
+}
