@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod manifests;
+pub mod namespace;
 pub mod packets;

@@ -209,7 +209,7 @@ fn hurried_devices() -> Result<()> {
                   ip link set veth-x$i name veth-z$i 2>/dev/null; ip link del y$i; done";
     output(node.command("sh").args(["-c", script]))?;
     still_serves(lab.pod(1, 1))?;
-    eventually(Duration::from_secs(3), || {
+    eventually(Duration::from_secs(20), || {
         let status = output(command(node, &["status"])?.arg("--bpffs").arg(lab.bpffs(1)))?;
         ensure!(
             !status.contains("veth-x") && !status.contains("veth-z"),

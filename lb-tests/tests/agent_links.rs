@@ -1,16 +1,12 @@
 //! Links, pins and pinned maps of the agent, on devices of a namespace that each test has for itself.
 
-use std::{
-    fs,
-    os::fd::AsFd as _,
-    path::PathBuf,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{fs, os::fd::AsFd as _, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::SchedClassifier};
 use lb_common::datapath::Role;
+use lb_testkit::output;
+use lb_tests::namespace::Namespace;
 use lb_userspace::{
     attach::{AttachError, Attacher, list_devices},
     cleanup,
@@ -20,7 +16,6 @@ use lb_userspace::{
     probe,
     sys::{self, AttachType},
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Small maps: nothing is sent here.
 const SIZES: Sizes = Sizes {
@@ -33,35 +28,28 @@ const SIZES: Sizes = Sizes {
 
 /// A network namespace, which the calling thread is in, and a folder whose `pins` is a pin folder of its own.
 struct Stage {
-    name: String,
+    namespace: Namespace,
     folder: tempfile::TempDir,
 }
 
 impl Stage {
     fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("links-{}-{number}", std::process::id());
-        run("ip", &["netns", "add", &name])?;
-        let this = Self {
+        Ok(Self {
+            namespace: Namespace::enter()?,
             folder: tempfile::tempdir()?,
-            name,
-        };
-        let namespace = fs::File::open(format!("/run/netns/{}", this.name))?;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(this)
+        })
     }
 
     fn root(&self) -> PathBuf {
         self.folder.path().join("pins")
     }
 
-    fn ip(&self, arguments: &str) -> Result<()> {
-        let words: Vec<&str> = ["-n", &self.name]
-            .into_iter()
-            .chain(arguments.split(' '))
-            .collect();
-        run("ip", &words)
+    fn ip(&self, words: &str) -> Result<()> {
+        self.namespace.run("ip", words).map(drop)
+    }
+
+    fn tc(&self, words: &str) -> Result<String> {
+        self.namespace.run("tc", words)
     }
 
     /// Adds a veth, of which only this end is looked at; returns its index.
@@ -84,21 +72,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         // The bpffs that the pin folder mounted, if the test came so far; the rest goes with it.
         let _ = rustix::mount::unmount(self.root(), rustix::mount::UnmountFlags::DETACH);
-        let _ = run("ip", &["netns", "del", &self.name]);
     }
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .context(program.to_owned())?;
-    ensure!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
 
 /// Of a device in the calling thread's namespace. (`/sys` would show the namespace that it was mounted in.)
@@ -291,15 +265,12 @@ fn cleanup_leaves_a_bpffs_that_somebody_else_mounted() -> Result<()> {
     let stage = Stage::new()?;
     let root = stage.root();
     fs::create_dir(&root)?;
-    run(
-        "mount",
-        &["-t", "bpf", "bpf", root.to_str().context("a path of text")?],
-    )?;
+    output(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&root))?;
     drop(stage.load()?);
     let removed = clean_up(&stage, &[])?;
     assert!(removed.maps > 0);
     assert!(root.exists() && !root.join("v1").exists());
-    run("umount", &[root.to_str().context("a path of text")?])?;
+    output(Command::new("umount").arg(&root))?;
     Ok(())
 }
 
@@ -324,21 +295,12 @@ fn clean_up(stage: &Stage, devices: &[(u32, String)]) -> Result<cleanup::Removed
 
 /// What `tc` shows of the filters of a device, both ways.
 fn filters(stage: &Stage, device: &str) -> Result<String> {
-    let mut text = String::new();
-    for direction in ["ingress", "egress"] {
-        let shown = Command::new("tc")
-            .args(["-n", &stage.name, "filter", "show", "dev", device, direction])
-            .output()?;
-        text += &String::from_utf8_lossy(&shown.stdout);
-    }
-    Ok(text)
+    let of = |direction| stage.tc(&format!("filter show dev {device} {direction}"));
+    Ok(of("ingress")? + &of("egress")?)
 }
 
 fn has_clsact(stage: &Stage, device: &str) -> Result<bool> {
-    let shown = Command::new("tc")
-        .args(["-n", &stage.name, "qdisc", "show", "dev", device])
-        .output()?;
-    Ok(String::from_utf8_lossy(&shown.stdout).contains("clsact"))
+    Ok(stage.tc(&format!("qdisc show dev {device}"))?.contains("clsact"))
 }
 
 #[test]
@@ -351,11 +313,7 @@ fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Resu
         stage.add_device("found")?,
         stage.add_device("shared")?,
     ];
-    let tc = |words: &str| {
-        let words: Vec<&str> = ["-n", &stage.name].into_iter().chain(words.split(' ')).collect();
-        run("tc", &words)
-    };
-    tc("qdisc add dev found clsact")?;
+    stage.tc("qdisc add dev found clsact")?;
     for (index, device) in indexes.into_iter().zip(["made", "found", "shared"]) {
         attacher.attach_device(&mut bpf, index, device, Role::Workload)?;
         // In place of the first, also in another role.
@@ -370,7 +328,7 @@ fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Resu
     let stranger = stage.root().join("stranger");
     let program: &mut SchedClassifier = load::program(&mut bpf, "fl_egress")?;
     sys::pin(program.fd()?.as_fd(), &stranger)?;
-    tc(&format!(
+    stage.tc(&format!(
         "filter add dev shared ingress prio 2 bpf direct-action object-pinned {}",
         stranger.display()
     ))?;
@@ -433,13 +391,9 @@ fn pinned_maps_of_another_type_or_with_other_flags_are_refused() -> Result<()> {
         let pin = stage.root().join("v1/maps").join(name);
         let aside = stage.root().join("v1/maps/ASIDE");
         fs::rename(&pin, &aside)?;
-        let path = pin.to_str().context("a path of text")?;
-        let words_of_map: Vec<&str> = ["map", "create", path]
-            .into_iter()
-            .chain(make.split(' '))
-            .chain(["name", name])
-            .collect();
-        run("bpftool", &words_of_map)?;
+        let mut create = Command::new("bpftool");
+        create.args(["map", "create"]).arg(&pin).args(make.split(' '));
+        output(create.args(["name", name]))?;
         let error = stage
             .load()
             .err()
@@ -466,7 +420,7 @@ fn no_bpffs_is_mounted_over_files() -> Result<()> {
 }
 
 #[test]
-fn asecond_agent_on_a_pin_folder_is_told_who_has_it() -> Result<()> {
+fn a_second_agent_on_a_pin_folder_is_told_who_has_it() -> Result<()> {
     let stage = Stage::new()?;
     let first = PinFolder::open(&stage.root())?;
     let error = PinFolder::open(&stage.root()).expect_err("the folder is locked");

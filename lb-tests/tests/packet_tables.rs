@@ -3,14 +3,17 @@
 use std::collections::HashSet;
 
 use lb_tests::packets::{
-    case::Case,
+    case::{Case, Outcome},
     cases,
     kernel::{Kernel, monotonic_ns},
     native,
+    wire::Wire,
 };
 
 /// The smallest number of cases: a table that shrinks by accident must not pass.
 const CASES: usize = 200;
+/// The same for those that only a wire carries.
+const WIRE_CASES: usize = 100;
 /// Cases with flows that are older than a day.
 const MOST_AGED: usize = 8;
 
@@ -65,9 +68,33 @@ fn every_case_holds_in_the_kernel_with_the_same_flows_as_natively() {
     assert!(cases.len() >= CASES, "only {} cases", cases.len());
 
     let mut kernel = Kernel::load(lb_userspace::object::bytes().unwrap()).unwrap();
+    report_against_native(&cases, |case| kernel.run(case));
+}
+
+/// Frames that end within the IP header: `BPF_PROG_TEST_RUN` does not take them, a wire does.
+#[test]
+fn frames_that_cannot_be_run_hold_on_a_wire() {
+    let cases: Vec<Case> = cases::all()
+        .into_iter()
+        .filter(|case| !case.is_runnable())
+        .collect();
+    assert!(cases.len() >= WIRE_CASES, "only {} cases", cases.len());
+    let wire = Wire::lay().unwrap();
+    let mut kernel = Kernel::load(lb_userspace::object::bytes().unwrap()).unwrap();
+    let hook = cases[0].hook;
+    assert!(
+        cases.iter().all(|case| case.hook == hook),
+        "one program is attached to the wire"
+    );
+    kernel.attach(hook).unwrap();
+    report_against_native(&cases, |case| kernel.run_over(&wire, case));
+}
+
+/// The kernel's outcome must be what the case says, with the same flow entries as natively.
+fn report_against_native(cases: &[Case], mut run: impl FnMut(&Case) -> anyhow::Result<Outcome>) {
     let failures: Vec<String> = cases
         .iter()
-        .filter_map(|case| match kernel.run(case) {
+        .filter_map(|case| match run(case) {
             Ok(outcome) => {
                 let mut complaints = case.complaints("kernel", &outcome);
                 let native = native::run(case);
@@ -82,5 +109,6 @@ fn every_case_holds_in_the_kernel_with_the_same_flows_as_natively() {
             Err(error) => Some(format!("{}\n{error:#}", case.name)),
         })
         .collect();
+    println!("{} cases in the kernel", cases.len());
     report(&failures, cases.len());
 }

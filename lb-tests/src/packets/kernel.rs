@@ -1,4 +1,4 @@
-//! Runs a case in the kernel, through `BPF_PROG_TEST_RUN`.
+//! Runs a case in the kernel: through `BPF_PROG_TEST_RUN`, or over a wire.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -6,17 +6,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
+    datapath::Hook,
     verdict::{Action, Reason},
 };
-
 use lb_userspace::load;
 
 use super::{
     case::{Case, Outcome, describe_flow},
+    wire::{self, Wire},
     world::Entry,
 };
 
@@ -63,10 +64,7 @@ impl Kernel {
     ///
     /// If a map cannot be written or the run fails.
     pub fn run(&mut self, case: &Case) -> Result<Outcome> {
-        self.reset()?;
-        for entry in case.world.entries(monotonic_ns()) {
-            self.write(&entry).with_context(|| format!("write {entry:x?}"))?;
-        }
+        self.prepare(case)?;
         let before = self.counters()?;
         let (verdict, packet) = self.test_run(case)?;
         let reason = only_change(&before, &self.counters()?)?;
@@ -86,6 +84,42 @@ impl Kernel {
             packet,
             flows: self.flows()?,
         })
+    }
+
+    /// Attaches the program for a hook to the wire's device.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn attach(&mut self, hook: Hook) -> Result<()> {
+        let name = load::tc_program(hook);
+        let program: &mut SchedClassifier = self.bpf.program_mut(name).context(name)?.try_into()?;
+        program.attach(wire::DEVICE, TcAttachType::Ingress)?;
+        Ok(())
+    }
+
+    /// What the kernel makes of a case whose frame is sent over a wire, with the program for its hook attached there.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be written, the frame does not come out, or anything but it was counted.
+    pub fn run_over(&mut self, wire: &Wire, case: &Case) -> Result<Outcome> {
+        self.prepare(case)?;
+        let before = self.counters()?;
+        let packet = wire.send(&case.packet)?;
+        Ok(Outcome {
+            reason: only_change(&before, &self.counters()?)?,
+            packet,
+            flows: self.flows()?,
+        })
+    }
+
+    fn prepare(&mut self, case: &Case) -> Result<()> {
+        self.reset()?;
+        for entry in case.world.entries(monotonic_ns()) {
+            self.write(&entry).with_context(|| format!("write {entry:x?}"))?;
+        }
+        Ok(())
     }
 
     fn test_run(&mut self, case: &Case) -> Result<(u32, Vec<u8>)> {

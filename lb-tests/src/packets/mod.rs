@@ -4,4 +4,5 @@ pub mod case;
 pub mod cases;
 pub mod kernel;
 pub mod native;
+pub mod wire;
 pub mod world;
