@@ -356,6 +356,26 @@ fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Resu
 }
 
 #[test]
+fn an_agent_that_attaches_in_another_way_takes_the_place_of_the_earlier_one() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, by_links) = stage.load()?;
+    let by_filters = Attacher::new(&pins, false);
+    let index = stage.add_device("v")?;
+    for _ in 0..2 {
+        by_filters.attach_device(&mut bpf, index, "v", Role::Workload)?;
+        assert!(filters(&stage, "v")?.contains("fl_egress"));
+        assert_eq!(links(&pins), []);
+        by_links.attach_device(&mut bpf, index, "v", Role::Workload)?;
+        assert!(by_links.is_attached(index, "v"));
+        assert_eq!(filters(&stage, "v")?, "");
+    }
+    by_filters.attach_device(&mut bpf, index, "v", Role::Workload)?;
+    by_links.detach_device("v")?;
+    assert_eq!(filters(&stage, "v")?, "", "whoever attached it");
+    Ok(())
+}
+
+#[test]
 fn a_device_that_is_gone_is_told_as_such_by_clsact_too() -> Result<()> {
     let stage = Stage::new()?;
     let (pins, mut bpf, _) = stage.load()?;

@@ -93,6 +93,11 @@ impl Marks {
         marked(&self.filters)
     }
 
+    /// Whether filters of ours were attached to a device.
+    pub(super) fn has(&self, device: &str) -> bool {
+        self.filters.join(escape(device)).exists()
+    }
+
     /// Forgets that there are filters on a device.
     pub(super) fn forget(&self, device: &str) -> Result<(), AttachError> {
         unmark(&self.filters, device)

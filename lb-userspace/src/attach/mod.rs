@@ -105,7 +105,12 @@ impl Attacher {
                 }
             }
         }
-        Ok(())
+        // What an earlier agent attached in the other way.
+        if self.tcx {
+            self.detach_filters(device)
+        } else {
+            self.detach_links(device)
+        }
     }
 
     fn attach_direction(
@@ -138,11 +143,24 @@ impl Attacher {
     ///
     /// If a pin cannot be removed.
     pub fn detach_device(&self, device: &str) -> Result<(), AttachError> {
+        self.detach_links(device)?;
+        self.detach_filters(device)
+    }
+
+    fn detach_links(&self, device: &str) -> Result<(), AttachError> {
         // Ingress first: see `DIRECTIONS`.
         for direction in DIRECTIONS.into_iter().rev() {
-            self.detach_direction(device, direction)?;
+            link::detach(&link::device_pin(&self.links, device, direction))?;
         }
-        self.marks.forget(device)
+        Ok(())
+    }
+
+    fn detach_filters(&self, device: &str) -> Result<(), AttachError> {
+        if self.marks.has(device) {
+            clsact::remove_filters(device);
+            self.marks.forget(device)?;
+        }
+        Ok(())
     }
 
     fn detach_direction(&self, device: &str, direction: AttachType) -> Result<(), AttachError> {
