@@ -158,6 +158,33 @@ fn stop_among_devices() -> Result<()> {
     Ok(())
 }
 
+/// A folder is in the place of a device's pin. The agent serves the others, says so, and attaches when it can.
+#[test]
+fn a_device_that_cannot_be_attached_to_does_not_hold_up_the_others() {
+    failing_device().unwrap();
+}
+
+fn failing_device() -> Result<()> {
+    let lab = Lab::builder().pods_per_node(3).build()?;
+    let folder = Folder::new(&lab)?;
+    let _server = Server::start(lab.pod(1, 2), 8080)?;
+    folder.write("web.yaml", &manifest(&lab, &[2]).yaml())?;
+    let obstacle = lab.bpffs(1).join("v1/links/tc-veth-n1-c-egress");
+    fs::create_dir_all(&obstacle)?;
+    let agent = Agent::start(&lab, 1, folder.path())?;
+    served_by(lab.pod(1, 1), "n1-b")?;
+    ensure!(
+        http_get(lab.pod(1, 3), web()).is_err(),
+        "it must not be half attached"
+    );
+    let told = |words: &str| agent.log().lines().filter(|line| line.contains(words)).count();
+    ensure!(told("tc-veth-n1-c-egress") == 1, "{}", agent.log());
+    fs::remove_dir(&obstacle)?;
+    eventually(Duration::from_secs(5), || served_by(lab.pod(1, 3), "n1-b"))?;
+    ensure!(told("tc-veth-n1-c-egress") == 1, "told once: {}", agent.log());
+    Ok(())
+}
+
 /// Another program that wants the cgroup for itself is only met when the links are made, after the programs are loaded.
 #[test]
 fn a_start_that_fails_late_leaves_nothing() {

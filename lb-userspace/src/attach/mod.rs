@@ -157,7 +157,7 @@ impl Attacher {
 
     fn detach_filters(&self, device: &str) -> Result<(), AttachError> {
         if self.marks.has(device) {
-            clsact::remove_filters(device);
+            remove_filters(device);
             self.marks.forget(device)?;
         }
         Ok(())

@@ -128,7 +128,7 @@ impl Node {
         }
         if let Some((device, role)) = self.queue.pop_front() {
             self.attach(&device, role);
-        } else if !self.started && self.look_at.is_none() {
+        } else if !self.started {
             self.forget_former_devices();
             self.started = true;
         }
