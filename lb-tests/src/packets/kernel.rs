@@ -86,6 +86,27 @@ impl Kernel {
         })
     }
 
+    /// How long a packet takes, in ns: the mean over many runs. The case must leave its packet as it was.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or counts anything else than the case says.
+    pub fn time(&mut self, case: &Case) -> Result<u32> {
+        const RUNS: u32 = 200_000;
+        self.prepare(case)?;
+        let before = self.counters()?;
+        let program: &mut SchedClassifier =
+            self.bpf.program_mut(load::tc_program(case.hook)).context("program")?.try_into()?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(&case.packet),
+            repeat: RUNS,
+            ..TestRunOptions::new()
+        })?;
+        let counted = self.counters()?[case.reason as usize] - before[case.reason as usize];
+        ensure!(counted == u64::from(RUNS), "{}: {:?} was counted {counted} times", case.name, case.reason);
+        Ok(result.duration.as_nanos() as u32)
+    }
+
     /// Attaches the program for a hook to the wire's device.
     ///
     /// # Errors

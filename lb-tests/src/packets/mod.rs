@@ -1,5 +1,6 @@
 //! Packet tables: (name, packet in, state, verdict, packet out), run natively and in the kernel.
 
+pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod kernel;

@@ -27,28 +27,28 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-const FROM_WORKLOAD: Hook = Hook::Ingress(Role::Workload);
-const FROM_UPLINK: Hook = Hook::Ingress(Role::Uplink);
+pub(super) const FROM_WORKLOAD: Hook = Hook::Ingress(Role::Workload);
+pub(super) const FROM_UPLINK: Hook = Hook::Ingress(Role::Uplink);
 
 /// The addresses of one family that the tables use.
 #[derive(Clone, Copy)]
-struct Addresses {
+pub(super) struct Addresses {
     /// "IPv4" or "IPv6".
-    name: &'static str,
+    pub(super) name: &'static str,
     /// A pod of this node.
-    pod: &'static str,
+    pub(super) pod: &'static str,
     /// Somebody outside the cluster.
-    outside: &'static str,
+    pub(super) outside: &'static str,
     /// ClusterIP of the service, port 80.
-    cluster_ip: &'static str,
+    pub(super) cluster_ip: &'static str,
     /// NodePort of the service on this node.
-    node_port: &'static str,
+    pub(super) node_port: &'static str,
     /// An endpoint on this node, port 8080.
-    local: &'static str,
+    pub(super) local: &'static str,
     /// An endpoint on another node, port 8080.
-    remote: &'static str,
+    pub(super) remote: &'static str,
     /// Something that is no service.
-    elsewhere: &'static str,
+    pub(super) elsewhere: &'static str,
 }
 
 const V4: Addresses = Addresses {
@@ -74,7 +74,7 @@ const V6: Addresses = Addresses {
 };
 
 /// TCP and UDP over IPv4 and IPv6.
-const MATRIX: [(Addresses, &str, u8); 4] = [
+pub(super) const MATRIX: [(Addresses, &str, u8); 4] = [
     (V4, "TCP", proto::TCP),
     (V4, "UDP", proto::UDP),
     (V6, "TCP", proto::TCP),
@@ -82,7 +82,7 @@ const MATRIX: [(Addresses, &str, u8); 4] = [
 ];
 
 /// A packet that opens a connection.
-fn first(proto: u8, src: &str, dst: &str) -> Build {
+pub(super) fn first(proto: u8, src: &str, dst: &str) -> Build {
     if proto == proto::TCP {
         packet::syn(src, dst)
     } else {
@@ -91,7 +91,7 @@ fn first(proto: u8, src: &str, dst: &str) -> Build {
 }
 
 /// A packet in the middle of a connection.
-fn later(proto: u8, src: &str, dst: &str) -> Build {
+pub(super) fn later(proto: u8, src: &str, dst: &str) -> Build {
     if proto == proto::TCP {
         packet::tcp(src, dst)
     } else {
@@ -100,7 +100,7 @@ fn later(proto: u8, src: &str, dst: &str) -> Build {
 }
 
 /// A world with one service of one endpoint.
-fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &str, local: bool) -> World {
+pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &str, local: bool) -> World {
     World {
         services: vec![ServiceSpec {
             frontend: addr(frontend),
@@ -114,7 +114,7 @@ fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &str, local:
 }
 
 /// The flow of `client` to the first endpoint of a world, in full swing.
-fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> FlowSpec {
+pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> FlowSpec {
     let seen = if proto == proto::TCP {
         Seen::SYN | Seen::DATA
     } else {
@@ -135,7 +135,7 @@ fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> FlowSpec {
 }
 
 /// A case whose packet must stay as it is.
-fn untouched(name: impl Into<String>, hook: Hook, world: World, packet: Vec<u8>, reason: Reason) -> Case {
+pub(super) fn untouched(name: impl Into<String>, hook: Hook, world: World, packet: Vec<u8>, reason: Reason) -> Case {
     Case {
         name: name.into(),
         hook,
