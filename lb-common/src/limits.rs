@@ -38,3 +38,10 @@ pub const SOCKETS: u32 = 65_536;
 
 /// Largest Maglev table of one service, in slots.
 pub const MAX_TABLE_SIZE: u32 = 131_072;
+
+/// How many source ports are tried for a flow that needs another one than its own. With half of the ports taken, one
+/// flow in four billion finds none.
+pub const SNAT_ATTEMPTS: u32 = 32;
+
+/// Devices of the node whose address is known to the kernel programs.
+pub const SOURCES: u32 = 1_024;

@@ -1,7 +1,7 @@
 //! The one list of what can happen to a packet.
 //!
 //! A reason's number is an index into the map COUNTERS, its name a metric label and a word in logs. Numbers are never
-//! reused: a reason that goes leaves a hole.
+//! reused: a reason that goes leaves a hole (66 was `tuple_collision`, 69 was `remote_from_uplink`).
 
 /// What the kernel does with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,10 +73,12 @@ reasons! {
 
     64 NoEndpoints Drop "no_endpoints" "Sent to a service that has no endpoint.";
     65 FlowTableFull Drop "flow_table_full" "The flow could not be recorded.";
-    66 TupleCollision Drop "tuple_collision" "Another live flow already uses the addresses and ports after translation.";
     67 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet (out of memory).";
     68 BadTable Drop "bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
-    69 RemoteFromUplink Drop "remote_from_uplink" "From outside to an endpoint on another node, which needs SNAT; not supported yet.";
+    70 SnatExhausted Drop "snat_exhausted" "All source ports that were tried are taken by other flows to the same endpoint.";
+    71 NoRoute Drop "no_route" "The node has no route or no address of its own towards where the packet must be sent.";
+    72 TtlExpired Drop "ttl_expired" "Sent out again by the node, and its time to live ends here.";
+    73 TooBig Drop "too_big" "Sent out again by the node, and larger than the route takes.";
 
     96 SocketRewritten Forward "socket_rewritten" "A process of the node was sent to an endpoint.";
     97 SocketReplyRestored Forward "socket_reply_restored" "A process of the node was shown the service's address as its peer.";
@@ -139,10 +141,12 @@ mod tests {
             (26, "other_host"),
             (64, "no_endpoints"),
             (65, "flow_table_full"),
-            (66, "tuple_collision"),
             (67, "rewrite_failed"),
             (68, "bad_table"),
-            (69, "remote_from_uplink"),
+            (70, "snat_exhausted"),
+            (71, "no_route"),
+            (72, "ttl_expired"),
+            (73, "too_big"),
             (96, "socket_rewritten"),
             (97, "socket_reply_restored"),
             (98, "socket_not_service"),

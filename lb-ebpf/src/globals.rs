@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{Global, helpers::bpf_get_netns_cookie};
+use lb_common::datapath::Ports;
 
 /// Cookie of the agent's network namespace (`SO_NETNS_COOKIE`). 0, which no namespace has, until it is set.
 #[unsafe(no_mangle)]
@@ -15,6 +16,23 @@ static CSUM_IPV6_FLAG: Global<u64> = Global::new(0);
 /// 1 where the kernel has `bpf_set_retval` (5.18, kernel commit b44123b4a3dc), else 0.
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// The first port that flows may be given, in host order.
+#[unsafe(no_mangle)]
+static SNAT_FIRST: Global<u16> = Global::new(0);
+
+/// How many ports there are; 0 until it is set, and then flows find none.
+#[unsafe(no_mangle)]
+static SNAT_COUNT: Global<u16> = Global::new(0);
+
+/// The ports that flows may be given in place of their own.
+#[inline(always)]
+pub(crate) fn snat_ports() -> Ports {
+    Ports {
+        first: SNAT_FIRST.load(),
+        count: SNAT_COUNT.load(),
+    }
+}
 
 /// Whether the socket of a cgroup hook lives in the agent's network namespace.
 #[inline(always)]

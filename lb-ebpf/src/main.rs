@@ -4,6 +4,7 @@
 //!
 //! - [`maps`]: the maps;
 //! - [`tables`]: the algorithm's tables on those maps;
+//! - [`routes`]: its clock and its routing table;
 //! - [`skb`]: the algorithm's packets on socket buffers, for tc;
 //! - [`sockets`]: the calls of the node's own processes, for the cgroup hooks;
 //! - below: the entry points.
@@ -26,6 +27,7 @@
 
 mod globals;
 mod maps;
+mod routes;
 mod skb;
 mod sockets;
 mod tables;
@@ -42,7 +44,7 @@ use lb_common::{
     verdict::{Action, Reason},
 };
 
-use crate::{skb::Skb, sockets::Call, tables::Kernel};
+use crate::{routes::Surroundings, skb::Skb, sockets::Call, tables::Kernel};
 
 // The names of the programs begin with `fl_`: `bpftool prog` and `tc filter` show whose they are (within the 15 bytes
 // that the kernel keeps of a name), and filters are recognised by it.
@@ -70,7 +72,12 @@ pub fn fl_egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn packet(ctx: &TcContext, hook: Hook) -> i32 {
-    let reason = datapath::process(&mut Skb::new(ctx), &Kernel, &Kernel, hook);
+    let Some(works) = maps::works() else {
+        return NEXT;
+    };
+    let mut skb = Skb::new(ctx);
+    let verdict = datapath::process(&mut skb, &Kernel, &Surroundings::new(ctx), hook, works);
+    let reason = verdict.reason;
     maps::count(reason);
     match reason.action() {
         Action::Pass => NEXT,
@@ -84,7 +91,11 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
                     reason as u8
                 );
             }
-            NEXT
+            match verdict.redirect {
+                false => NEXT,
+                true if skb.is_ipv6() => routes::send6(&works.v6.route),
+                true => routes::send4(&works.v4.route),
+            }
         }
         Action::Drop => {
             debug!(

@@ -1,4 +1,4 @@
-//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer are pinned by name.
+//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer and [`WORKS`] are pinned by name.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    datapath::Works,
     limits,
     verdict::Reason,
 };
@@ -51,6 +52,27 @@ pub(crate) static SOCKETS4: LruHashMap<SocketKey<V4>, SocketPeer<V4>> =
 #[map]
 pub(crate) static SOCKETS6: LruHashMap<SocketKey<V6>, SocketPeer<V6>> =
     LruHashMap::pinned(limits::SOCKETS, 0);
+
+/// Addresses of the node by device.
+#[map]
+pub(crate) static SOURCES4: HashMap<u32, V4> = HashMap::pinned(limits::SOURCES, 0);
+
+/// Addresses of the node by device.
+#[map]
+pub(crate) static SOURCES6: HashMap<u32, V6> = HashMap::pinned(limits::SOURCES, 0);
+
+/// Where the tc programs work on a packet. Not pinned: it holds nothing between packets.
+#[map]
+static WORKS: PerCpuArray<Works> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room to work on a packet; there always is.
+#[inline(always)]
+pub(crate) fn works() -> Option<&'static mut Works> {
+    let works = WORKS.get_ptr_mut(0)?;
+    // SAFETY: the memory is this CPU's, is never freed while a program that uses the map is loaded, and only one tc
+    // program runs on a CPU at a time: they run with bottom halves disabled, and none of them calls this twice.
+    Some(unsafe { &mut *works })
+}
 
 /// Packets and calls by reason.
 #[map]

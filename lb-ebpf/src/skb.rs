@@ -47,6 +47,15 @@ impl Skb {
     pub(crate) fn new(ctx: &TcContext) -> Self {
         Self { skb: ctx.skb.skb }
     }
+
+    /// Whether the frame carries IPv6.
+    #[inline(always)]
+    pub(crate) fn is_ipv6(&self) -> bool {
+        /// `ETH_P_IPV6` as the kernel keeps it: bytes as in the frame.
+        const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (*self.skb).protocol == ETH_P_IPV6 }
+    }
 }
 
 impl Packet for Skb {

@@ -1,4 +1,4 @@
-//! The algorithm's tables, on BPF maps, and its clock.
+//! The algorithm's tables, on BPF maps.
 //!
 //! Values are copied out: the memory behind a map may change or be reused at any time.
 
@@ -6,31 +6,23 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::generated::bpf_ktime_get_coarse_ns,
     maps::{Array, LruHashMap},
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
-    datapath::{Env, InsertError, Tables, V4, V6},
+    datapath::{InsertError, Tables, V4, V6},
 };
 
 use crate::maps::{
     BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6,
+    SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
 const EEXIST: i32 = -17;
 
-/// The kernel: its maps and its clock.
+/// The kernel's maps.
 pub(crate) struct Kernel;
-
-impl Env for Kernel {
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        // SAFETY: takes no arguments. The resolution is that of the timer tick, 1 to 10 ms.
-        unsafe { bpf_ktime_get_coarse_ns() }
-    }
-}
 
 /// A copy of an array element.
 #[inline(always)]
@@ -52,7 +44,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident, $sources:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
@@ -74,16 +66,33 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn backend(&self, index: u32) -> Option<Backend<$addr>> {
-                element(&$backends, index)
+            fn backend(&self, index: u32, into: &mut Backend<$addr>) -> bool {
+                let Some(backend) = $backends.get_ptr(index) else {
+                    return false;
+                };
+                // SAFETY: as in `element`. The two do not overlap: assigned by value, they might for all that LLVM knows,
+                // and it would copy byte by byte.
+                unsafe { ptr::copy_nonoverlapping(backend, into, 1) };
+                true
             }
 
             #[inline(always)]
-            fn flow(&self, key: &FlowKey<$addr>) -> Option<Flow<$addr>> {
-                let flow = $flows.get_ptr(key)?;
+            fn flow(&self, key: &FlowKey<$addr>, into: &mut Flow<$addr>) -> bool {
+                let Some(flow) = $flows.get_ptr(key) else {
+                    return false;
+                };
                 // SAFETY: the element stays readable until the program ends. It may be evicted and given to another
-                // flow while it is read (LRU maps reuse elements at once); that window is a few ns.
-                Some(unsafe { *flow })
+                // flow while it is read (LRU maps reuse elements at once); that window is a few ns. The two do not
+                // overlap.
+                unsafe { ptr::copy_nonoverlapping(flow, into, 1) };
+                true
+            }
+
+            #[inline(always)]
+            fn source(&self, ifindex: u32) -> Option<$addr> {
+                let source = $sources.get_ptr(&ifindex)?;
+                // SAFETY: the element stays readable until the program ends (RCU).
+                Some(unsafe { *source })
             }
 
             #[inline(always)]
@@ -130,5 +139,5 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4);
-tables!(V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6);
+tables!(V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4, SOURCES4);
+tables!(V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6, SOURCES6);

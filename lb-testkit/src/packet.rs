@@ -31,6 +31,7 @@ pub struct Build {
     proto: u8,
     flags: u8,
     dst_mac: [u8; 6],
+    hops: u8,
     vlan: Vec<(u16, u16)>,
     ether_type: Option<u16>,
     ip_options: Vec<u8>,
@@ -94,6 +95,7 @@ impl Build {
             proto,
             flags: flags::ACK,
             dst_mac: [0; 6],
+            hops: 64,
             vlan: Vec::new(),
             ether_type: None,
             ip_options: Vec::new(),
@@ -188,6 +190,12 @@ impl Build {
         self
     }
 
+    /// With that many hops left (time to live, hop limit) instead of 64.
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.hops = hops;
+        self
+    }
+
     /// The same packet to another destination: what a translation must give.
     pub fn to(mut self, dst: &str) -> Self {
         self.dst = addr(dst);
@@ -240,7 +248,7 @@ impl Build {
         header.extend(((len + transport.len()) as u16).to_be_bytes());
         header.extend([0x12, 0x34]);
         header.extend(self.fragment.to_be_bytes());
-        header.extend([64, self.proto, 0, 0]);
+        header.extend([self.hops, self.proto, 0, 0]);
         header.extend(octets(self.src.ip()));
         header.extend(octets(self.dst.ip()));
         header.extend(&self.ip_options);
@@ -265,7 +273,7 @@ impl Build {
         rest.extend(transport);
         let mut header = vec![0x60, 0, 0, 0];
         header.extend((rest.len() as u16).to_be_bytes());
-        header.extend([kinds[0], 64]);
+        header.extend([kinds[0], self.hops]);
         header.extend(octets(self.src.ip()));
         header.extend(octets(self.dst.ip()));
         header.extend(rest);

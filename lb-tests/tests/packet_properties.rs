@@ -2,8 +2,8 @@
 
 use lb_common::{
     abi::{Address, FlowKey, FlowKind},
-    datapath::{self, Hook, Role},
-    host::{FixedClock, Frame, PerFamily},
+    datapath::{self, Hook, Role, Works},
+    host::{Frame, PerFamily},
     verdict::Action,
 };
 use lb_tests::packets::{case::Case, cases, native};
@@ -45,7 +45,8 @@ fn mutated() -> impl Strategy<Value = (Case, Vec<u8>)> {
 fn run(case: &Case, bytes: &[u8], hook: Hook) -> Result<Vec<u8>, TestCaseError> {
     let tables = native::tables(&case.world, NOW);
     let mut frame = Frame::new(bytes.to_vec());
-    let reason = datapath::process(&mut frame, &tables, &FixedClock(NOW), hook);
+    let env = native::env(NOW);
+    let reason = datapath::process(&mut frame, &tables, &env, hook, &mut Works::default()).reason;
     prop_assert_eq!(frame.bytes.len(), bytes.len(), "{:?} changed the length", reason);
     if reason.action() != Action::Forward {
         prop_assert_eq!(&frame.bytes, bytes, "{:?} changed the packet", reason);
@@ -72,7 +73,7 @@ fn new_flows_are_whole<A: Address>(before: &PerFamily<A>, after: &PerFamily<A>) 
         .filter(|(key, flow)| flow.is(FlowKind::Forward) && !before.contains_key(key))
         .all(|(key, flow)| {
             after
-                .get(&FlowKey::new(flow.tuple.reversed(), key.proto))
+                .get(&FlowKey::new(flow.tuple.reversed(), key.proto()))
                 .is_some_and(|reply| reply.is(FlowKind::Reply) && reply.tuple == key.tuple.reversed())
         })
 }

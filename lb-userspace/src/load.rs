@@ -166,7 +166,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 11] {
+    fn layouts(&self) -> [Layout; 13] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -191,6 +191,8 @@ impl Sizes {
             of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
             of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
             of::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, limits::SOCKETS),
+            of::<u32, V4>(map::SOURCES4, limits::SOURCES),
+            of::<u32, V6>(map::SOURCES6, limits::SOURCES),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
         ]
     }
@@ -203,7 +205,7 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// good, so the sizes alone do not tell whether a map can be taken over.
 fn kind_and_flags(name: &str) -> (MapType, u32) {
     match name {
-        map::FRONTENDS4 | map::FRONTENDS6 => (MapType::Hash, 0),
+        map::FRONTENDS4 | map::FRONTENDS6 | map::SOURCES4 | map::SOURCES6 => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),

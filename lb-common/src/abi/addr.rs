@@ -3,7 +3,7 @@
 use core::{hash::Hash, net::IpAddr};
 
 /// An address of one family as maps hold it: whole words whose bytes stand as in the packet.
-pub trait Address: Copy + Eq + Hash + core::fmt::Debug + 'static {
+pub trait Address: Copy + Default + Eq + Hash + core::fmt::Debug + 'static {
     /// The address with all bits zero.
     const UNSPECIFIED: Self;
 

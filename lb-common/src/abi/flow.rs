@@ -1,5 +1,7 @@
 //! Flow entries: what was decided for a connection, once for each direction.
 
+use crate::packet::transport;
+
 /// Addresses and ports of a packet, bytes as in the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
@@ -8,21 +10,40 @@ pub struct Tuple<A> {
     pub src: A,
     /// Destination address.
     pub dst: A,
-    /// Source port.
-    pub src_port: u16,
-    /// Destination port.
-    pub dst_port: u16,
+    /// Source port, then destination port: the first word of a TCP or UDP header.
+    pub ports: u32,
 }
 
 impl<A: Copy> Tuple<A> {
+    /// The tuple of these addresses and ports, bytes as in the packet.
+    #[inline(always)]
+    pub const fn new(src: A, dst: A, src_port: u16, dst_port: u16) -> Self {
+        Self {
+            src,
+            dst,
+            ports: transport::ports_word(src_port, dst_port),
+        }
+    }
+
+    /// Source port.
+    #[inline(always)]
+    pub const fn src_port(&self) -> u16 {
+        transport::ports(self.ports).0
+    }
+
+    /// Destination port.
+    #[inline(always)]
+    pub const fn dst_port(&self) -> u16 {
+        transport::ports(self.ports).1
+    }
+
     /// The tuple of packets that go the other way.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
         Self {
             src: self.dst,
             dst: self.src,
-            src_port: self.dst_port,
-            dst_port: self.src_port,
+            ports: self.ports.rotate_left(16),
         }
     }
 }
@@ -33,10 +54,8 @@ impl<A: Copy> Tuple<A> {
 pub struct FlowKey<A> {
     /// Addresses and ports before translation.
     pub tuple: Tuple<A>,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    /// IP protocol number, as wide as a word: keys are written and hashed word by word.
+    pub protocol: u32,
 }
 
 impl<A> FlowKey<A> {
@@ -45,9 +64,14 @@ impl<A> FlowKey<A> {
     pub const fn new(tuple: Tuple<A>, proto: u8) -> Self {
         Self {
             tuple,
-            proto,
-            pad: [0; 3],
+            protocol: proto as u32,
         }
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn proto(&self) -> u8 {
+        self.protocol as u8
     }
 }
 
@@ -59,6 +83,15 @@ pub enum FlowKind {
     Forward = 1,
     /// Endpoint to client: restored at egress.
     Reply = 2,
+}
+
+/// Bits of [`Flow::flags`].
+pub struct FlowFlags;
+
+impl FlowFlags {
+    /// The source address was changed to one of the node's. The stack would drop such packets as martians, or keep them
+    /// for itself: both directions are translated where they come in and sent out by the routing table.
+    pub const REDIRECT: u8 = 1;
 }
 
 /// The translation of one direction of a flow.
@@ -74,8 +107,10 @@ pub struct Flow<A> {
     pub kind: u8,
     /// TCP flags seen in this direction ([`crate::flow::Seen`]).
     pub seen: u8,
+    /// [`FlowFlags`].
+    pub flags: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// Index of the endpoint in BACKENDS.
     pub backend: u32,
     /// Generation of that slot when the endpoint was chosen.
@@ -90,5 +125,11 @@ impl<A> Flow<A> {
     #[inline(always)]
     pub const fn is(&self, kind: FlowKind) -> bool {
         self.kind == kind as u8
+    }
+
+    /// Whether packets are sent out by the routing table as soon as they are translated.
+    #[inline(always)]
+    pub const fn is_redirected(&self) -> bool {
+        self.flags & FlowFlags::REDIRECT != 0
     }
 }

@@ -24,16 +24,16 @@ layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, pad: [u8; 3] = 5 });
 layout!(Service, 8, { table: TableRef = 0 });
 layout!(Backend<V4>, 12, { addr: V4 = 0, generation: u32 = 4, port: u16 = 8, flags: u8 = 10, proto: u8 = 11 });
 layout!(Backend<V6>, 24, { addr: V6 = 0, generation: u32 = 16, port: u16 = 20, flags: u8 = 22, proto: u8 = 23 });
-layout!(Tuple<V4>, 12, { src: V4 = 0, dst: V4 = 4, src_port: u16 = 8, dst_port: u16 = 10 });
-layout!(Tuple<V6>, 36, { src: V6 = 0, dst: V6 = 16, src_port: u16 = 32, dst_port: u16 = 34 });
-layout!(FlowKey<V4>, 16, { tuple: Tuple<V4> = 0, proto: u8 = 12, pad: [u8; 3] = 13 });
-layout!(FlowKey<V6>, 40, { tuple: Tuple<V6> = 0, proto: u8 = 36, pad: [u8; 3] = 37 });
+layout!(Tuple<V4>, 12, { src: V4 = 0, dst: V4 = 4, ports: u32 = 8 });
+layout!(Tuple<V6>, 36, { src: V6 = 0, dst: V6 = 16, ports: u32 = 32 });
+layout!(FlowKey<V4>, 16, { tuple: Tuple<V4> = 0, protocol: u32 = 12 });
+layout!(FlowKey<V6>, 40, { tuple: Tuple<V6> = 0, protocol: u32 = 36 });
 layout!(Flow<V4>, 32, {
-    tuple: Tuple<V4> = 0, kind: u8 = 12, seen: u8 = 13, pad: [u8; 2] = 14,
+    tuple: Tuple<V4> = 0, kind: u8 = 12, seen: u8 = 13, flags: u8 = 14, pad: u8 = 15,
     backend: u32 = 16, generation: u32 = 20, last_seen: u64 = 24,
 });
 layout!(Flow<V6>, 56, {
-    tuple: Tuple<V6> = 0, kind: u8 = 36, seen: u8 = 37, pad: [u8; 2] = 38,
+    tuple: Tuple<V6> = 0, kind: u8 = 36, seen: u8 = 37, flags: u8 = 38, pad: u8 = 39,
     backend: u32 = 40, generation: u32 = 44, last_seen: u64 = 48,
 });
 layout!(SocketKey<V4>, 16, { cookie: [u32; 2] = 0, addr: V4 = 8, port: u16 = 12, pad: u16 = 14 });

@@ -18,13 +18,13 @@ mod socket;
 
 pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
-    flow::{Flow, FlowKey, FlowKind, Tuple},
+    flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     service::{Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Service, TableRef},
     socket::{SocketKey, SocketPeer},
 };
 
 /// Version of the layout and meaning of all maps; part of the path that they are pinned under.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// IP protocol numbers that the datapath translates (IANA "Assigned Internet Protocol Numbers").
 pub mod proto {
@@ -61,11 +61,16 @@ pub mod map {
     pub const SOCKETS4: &str = "SOCKETS4";
     /// Sockets of the node's own processes that were sent to an IPv6 backend.
     pub const SOCKETS6: &str = "SOCKETS6";
+    /// The address that packets get as their source when they are sent out of a device: device index → IPv4 address.
+    /// Index 0, which no device has, stands for devices without an address.
+    pub const SOURCES4: &str = "SOURCES4";
+    /// The same for IPv6.
+    pub const SOURCES6: &str = "SOURCES6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 11] = [
+    pub const PINNED: [&str; 13] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, SOCKETS4, SOCKETS6,
-        COUNTERS,
+        SOURCES4, SOURCES6, COUNTERS,
     ];
 }

@@ -1,25 +1,34 @@
 //! IPv4 and IPv6: what differs between them, and nothing else.
 
-use super::{Packet, RewriteError};
+use super::{Packet, RewriteError, Work, Works};
 use crate::{
-    abi::{Address, FrontendKind, Tuple, proto},
+    abi::{Address, FlowKey, FrontendKind, Tuple, proto},
+    flow::tcp as tcp_flag,
     packet::{Delta, Ipv4, Ipv6, Tcp, Udp, ip, transport},
     verdict::Reason,
 };
 
 /// What the algorithm needs to know of a packet's headers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Headers<A> {
-    /// Addresses and ports.
-    pub tuple: Tuple<A>,
-    /// [`proto::TCP`] or [`proto::UDP`].
-    pub proto: u8,
+    /// Addresses, ports and protocol ([`proto::TCP`] or [`proto::UDP`]): the key of the packet's flow.
+    pub key: FlowKey<A>,
+    /// The word of the IP header that holds the hops left, bytes as in the packet. IPv4: time to live, protocol, header
+    /// checksum; IPv6: payload length, next header, hop limit.
+    pub hop_word: u32,
+    /// Offset of the TCP or UDP header in the frame, in bytes.
+    pub transport_offset: u32,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
-    /// IPv4 time to live, protocol and header checksum, bytes as in the packet; 0 for IPv6.
-    pub ttl_protocol_checksum: u32,
-    /// Offset of the TCP or UDP header in the frame, in bytes.
-    pub transport_offset: usize,
+}
+
+impl<A> Headers<A> {
+    /// Whether the packet may start a connection: a SYN without ACK, or any UDP datagram.
+    #[inline(always)]
+    pub const fn opens(&self) -> bool {
+        self.key.proto() == proto::UDP || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
 }
 
 /// An IP version.
@@ -30,14 +39,21 @@ pub trait Family: Copy + 'static {
     /// Whether this is IPv6.
     const IS_V6: bool;
 
-    /// Reads the headers of a TCP or UDP packet; anything else is passed for the reason returned.
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<Self::Addr>, Reason>;
+    /// Where a packet of this family is worked on.
+    fn work(works: &mut Works) -> &mut Work<Self::Addr>;
 
-    /// Writes the addresses of `new`, and the header checksum where there is one.
-    fn write_addresses<P: Packet>(
+    /// Reads the headers of a TCP or UDP packet; anything else is passed for the reason returned.
+    fn parse<P: Packet>(packet: &P, into: &mut Headers<Self::Addr>) -> Result<(), Reason>;
+
+    /// How many hops the packet has left, this one included.
+    fn hops(headers: &Headers<Self::Addr>) -> u8;
+
+    /// Writes the addresses of `new`, one hop less if `count_hop`, and the header checksum where there is one.
+    fn write_header<P: Packet>(
         packet: &mut P,
         headers: &Headers<Self::Addr>,
         new: &Tuple<Self::Addr>,
+        count_hop: bool,
     ) -> Result<(), RewriteError>;
 
     /// The address that stands for all loopback addresses in the frontend map, if `addr` is one.
@@ -63,7 +79,12 @@ impl Family for V4 {
     const IS_V6: bool = false;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<u32>, Reason> {
+    fn work(works: &mut Works) -> &mut Work<u32> {
+        &mut works.v4
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, into: &mut Headers<u32>) -> Result<(), Reason> {
         let header = Ipv4(
             packet
                 .read::<{ ip::OFFSET }, { Ipv4::WORDS }>()
@@ -94,30 +115,37 @@ impl Family for V4 {
         } else {
             transport_at(packet, ip::OFFSET + header_len, header.protocol(), transport_len)?
         };
-        Ok(Headers {
-            tuple: Tuple {
-                src: header.src(),
-                dst: header.dst(),
-                src_port: transport.src_port,
-                dst_port: transport.dst_port,
-            },
-            proto: header.protocol(),
+        *into = Headers {
+            key: transport.key(header.src(), header.dst(), header.protocol()),
+            hop_word: header.ttl_protocol_checksum(),
+            transport_offset: (ip::OFFSET + header_len) as u32,
             tcp_flags: transport.tcp_flags,
-            ttl_protocol_checksum: header.ttl_protocol_checksum(),
-            transport_offset: ip::OFFSET + header_len,
-        })
+        };
+        Ok(())
     }
 
     #[inline(always)]
-    fn write_addresses<P: Packet>(
+    fn hops(headers: &Headers<u32>) -> u8 {
+        headers.hop_word.to_ne_bytes()[0]
+    }
+
+    #[inline(always)]
+    fn write_header<P: Packet>(
         packet: &mut P,
         headers: &Headers<u32>,
         new: &Tuple<u32>,
+        count_hop: bool,
     ) -> Result<(), RewriteError> {
-        // TTL and protocol share a word with the checksum; they stay as they are.
-        let (ttl_protocol, checksum) = transport::ports(headers.ttl_protocol_checksum);
-        let checksum = Delta::addresses(&headers.tuple, new).apply(checksum);
-        let word = transport::ports_word(ttl_protocol, checksum);
+        // Time to live, protocol and checksum share a word.
+        let [ttl, protocol, ..] = headers.hop_word.to_ne_bytes();
+        let (_, checksum) = transport::ports(headers.hop_word);
+        let new_ttl = ttl.wrapping_sub(count_hop as u8);
+        let (old_half, new_half) = (
+            u16::from_ne_bytes([ttl, protocol]),
+            u16::from_ne_bytes([new_ttl, protocol]),
+        );
+        let delta = Delta::addresses(&headers.key.tuple, new).and(Delta::word(old_half, new_half));
+        let word = transport::ports_word(new_half, delta.apply(checksum));
         packet.write_at(ip::OFFSET + Ipv4::TTL_OFFSET, &[word, new.src, new.dst])
     }
 
@@ -133,7 +161,12 @@ impl Family for V6 {
     const IS_V6: bool = true;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<[u32; 4]>, Reason> {
+    fn work(works: &mut Works) -> &mut Work<[u32; 4]> {
+        &mut works.v6
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, into: &mut Headers<[u32; 4]>) -> Result<(), Reason> {
         let header = Ipv6(
             packet
                 .read::<{ ip::OFFSET }, { Ipv6::WORDS }>()
@@ -153,28 +186,35 @@ impl Family for V6 {
             });
         }
         let transport = transport_fixed::<P, V6_TRANSPORT>(packet, header.next_header(), transport_len)?;
-        Ok(Headers {
-            tuple: Tuple {
-                src: header.src(),
-                dst: header.dst(),
-                src_port: transport.src_port,
-                dst_port: transport.dst_port,
-            },
-            proto: header.next_header(),
+        *into = Headers {
+            key: transport.key(header.src(), header.dst(), header.next_header()),
+            hop_word: header.hop_word(),
+            transport_offset: V6_TRANSPORT as u32,
             tcp_flags: transport.tcp_flags,
-            ttl_protocol_checksum: 0,
-            transport_offset: V6_TRANSPORT,
-        })
+        };
+        Ok(())
     }
 
     #[inline(always)]
-    fn write_addresses<P: Packet>(
+    fn hops(headers: &Headers<[u32; 4]>) -> u8 {
+        headers.hop_word.to_ne_bytes()[3]
+    }
+
+    #[inline(always)]
+    fn write_header<P: Packet>(
         packet: &mut P,
-        _headers: &Headers<[u32; 4]>,
+        headers: &Headers<[u32; 4]>,
         new: &Tuple<[u32; 4]>,
+        count_hop: bool,
     ) -> Result<(), RewriteError> {
         let ([a, b, c, d], [e, f, g, h]) = (new.src, new.dst);
-        packet.write_at(ip::OFFSET + Ipv6::ADDRESSES_OFFSET, &[a, b, c, d, e, f, g, h])
+        packet.write_at(ip::OFFSET + Ipv6::ADDRESSES_OFFSET, &[a, b, c, d, e, f, g, h])?;
+        if count_hop {
+            let [x, y, next, limit] = headers.hop_word.to_ne_bytes();
+            let word = u32::from_ne_bytes([x, y, next, limit.wrapping_sub(1)]);
+            packet.write_at(ip::OFFSET + Ipv6::HOP_OFFSET, &[word])?;
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -190,9 +230,20 @@ pub(super) const fn takes_packets(kind: u8) -> bool {
 }
 
 struct Transport {
-    src_port: u16,
-    dst_port: u16,
+    ports: u32,
     tcp_flags: u8,
+}
+
+impl Transport {
+    #[inline(always)]
+    const fn key<A: Copy>(&self, src: A, dst: A, protocol: u8) -> FlowKey<A> {
+        let tuple = Tuple {
+            src,
+            dst,
+            ports: self.ports,
+        };
+        FlowKey::new(tuple, protocol)
+    }
 }
 
 /// The transport header at a constant offset.
@@ -228,10 +279,8 @@ fn tcp(words: Option<[u32; Tcp::WORDS]>, len: usize) -> Result<Transport, Reason
     if header.header_len() < Tcp::LEN || header.header_len() > len {
         return Err(Reason::Malformed);
     }
-    let (src_port, dst_port) = transport::ports(header.0[0]);
     Ok(Transport {
-        src_port,
-        dst_port,
+        ports: header.0[0],
         tcp_flags: header.flags(),
     })
 }
@@ -245,10 +294,8 @@ fn udp(words: Option<[u32; Udp::WORDS]>, len: usize) -> Result<Transport, Reason
     if header.length() < Udp::LEN || header.length() > len {
         return Err(Reason::Malformed);
     }
-    let (src_port, dst_port) = transport::ports(header.0[0]);
     Ok(Transport {
-        src_port,
-        dst_port,
+        ports: header.0[0],
         tcp_flags: 0,
     })
 }

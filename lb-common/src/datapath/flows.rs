@@ -1,189 +1,219 @@
 //! Flow entries: recording both directions together, keeping them alive, telling when a flow must move.
 
-use super::{Env, Family, InsertError, Tables};
+use super::{Env, Family, InsertError, Tables, Work, snat};
 use crate::{
-    abi::{Backend, Flow, FlowKey, FlowKind, Tuple, proto},
+    abi::{Address, FlowFlags, FlowKind, proto},
     flow::{Seen, is_over},
-    limits::FLOW_REFRESH_NS,
+    limits::{FLOW_REFRESH_NS, SNAT_ATTEMPTS},
+    packet::transport,
     verdict::Reason,
 };
 
-/// Whether a packet of a recorded flow goes where the flow went before.
+/// Whether a packet of the recorded flow in `work` goes where the flow went before.
 ///
 /// TCP stays as long as the flow lives, whatever becomes of the endpoint. A packet that may open a connection does
 /// not stay if the endpoint is gone or the old connection is over.
 #[inline(always)]
-pub(super) fn keeps_endpoint<F: Family, T: Tables<F>, E: Env>(
+pub(super) fn keeps_endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
-    key: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-    opens: bool,
     env: &E,
+    work: &mut Work<F::Addr>,
 ) -> bool {
-    if !opens {
+    if !work.headers.opens() {
         return true;
     }
-    let serving = match tables.backend(flow.backend) {
-        Some(backend) => backend.is_serving(flow.generation),
-        None => false,
-    };
+    let serving =
+        tables.backend(work.flow.backend, &mut work.backend) && work.backend.is_serving(work.flow.generation);
     if !serving {
         return false;
     }
-    if key.proto == proto::UDP {
-        // An idle UDP flow that is still recorded may as well go on: its endpoint serves.
-        return true;
-    }
-    is_alive(tables, key, env.now())
+    // An idle UDP flow that is still recorded may as well go on: its endpoint serves.
+    work.headers.key.proto() == proto::UDP || is_alive(tables, work, env.now())
 }
 
-/// Whether a recorded TCP flow is not over. Not inlined, like [`note`].
+/// Whether the recorded TCP flow in `work` is not over.
 #[inline(never)]
-fn is_alive<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F::Addr>, now: u64) -> bool {
-    match tables.flow(key) {
-        Some(flow) => !is_over(
-            key.proto,
-            &flow,
-            tables.flow(&other_key(key, &flow)).as_ref(),
-            now,
-        ),
-        None => false,
-    }
+fn is_alive<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>, now: u64) -> bool {
+    make_other_key(work);
+    let other = tables
+        .flow(&work.other_key, &mut work.other)
+        .then_some(&work.other);
+    !is_over(work.headers.key.proto(), &work.flow, other, now)
 }
 
-/// Records the flow of `key` to a backend, both directions or none. Returns the packet's tuple after translation, and
-/// whether the flow is new or had an endpoint before.
-#[inline(always)]
-pub(super) fn record<F: Family, T: Tables<F>>(
+/// Records the packet's flow to the backend in `work`, both directions or none, and leaves the packet's own entry
+/// in `work`. `source` is the address that the endpoint is to see; if it is not the client's, the flow is redirected.
+/// Returns whether the flow is new or had an endpoint before.
+#[inline(never)]
+pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
-    key: &FlowKey<F::Addr>,
-    index: u32,
-    backend: &Backend<F::Addr>,
-    seen: Seen,
-    now: u64,
-) -> Result<(Tuple<F::Addr>, Reason), Reason> {
-    let reason = match tables.flow(key) {
-        Some(old) => {
-            tables.delete_flow(&other_key(key, &old));
-            tables.delete_flow(key);
-            Reason::Rechosen
-        }
-        None => Reason::NewFlow,
-    };
-    let tuple = Tuple {
-        dst: backend.addr,
-        dst_port: backend.port,
-        ..key.tuple
-    };
-    let reply_key = FlowKey::new(tuple.reversed(), key.proto);
-    // One variable for both entries: stack is short.
-    let mut flow = Flow {
-        tuple: key.tuple.reversed(),
-        kind: FlowKind::Reply as u8,
-        seen: 0,
-        pad: [0; 2],
-        backend: index,
-        generation: backend.generation,
-        last_seen: now,
-    };
-    insert_reply(tables, &reply_key, &flow, now)?;
-
-    flow.tuple = tuple;
+    env: &E,
+    work: &mut Work<F::Addr>,
+    source: F::Addr,
+) -> Result<Reason, Reason> {
+    let reason = forget_former(tables, work);
+    let now = env.now();
+    let key = &work.headers.key;
+    let redirected = source != key.tuple.src;
+    // Field by field: a value would be made on the stack first, and that is short.
+    let flow = &mut work.flow;
+    flow.tuple.src = source;
+    flow.tuple.dst = work.backend.addr;
+    flow.tuple.ports = transport::ports_word(key.tuple.src_port(), work.backend.port);
     flow.kind = FlowKind::Forward as u8;
-    flow.seen = seen.0;
-    match tables.insert_flow(key, &flow) {
-        Ok(()) => Ok((tuple, reason)),
-        Err(error) => {
-            // Another CPU recorded the flow meanwhile, perhaps to another endpoint: its word counts.
-            let theirs = match error {
-                InsertError::Exists => tables.flow(key),
-                InsertError::Full => None,
-            };
-            if theirs.is_some_and(|theirs| {
-                theirs.tuple.dst == tuple.dst && theirs.tuple.dst_port == tuple.dst_port
-            }) {
-                return Ok((tuple, reason));
-            }
-            tables.delete_flow(&reply_key);
-            theirs
-                .map(|theirs| (theirs.tuple, reason))
-                .ok_or(Reason::FlowTableFull)
-        }
-    }
+    flow.seen = Seen::of(key.proto(), work.headers.tcp_flags).0;
+    flow.flags = if redirected { FlowFlags::REDIRECT } else { 0 };
+    flow.pad = 0;
+    flow.backend = work.index;
+    flow.generation = work.backend.generation;
+    flow.last_seen = now;
+    insert_reply(tables, env, work, redirected, now)?;
+    insert_forward(tables, work, reason)
 }
 
-/// Adds the reply entry of a flow. One that is there already may be a leftover of the same flow, or of one that is
-/// over as far as its own direction tells; that of another live flow is not touched.
+/// Removes what is recorded of the packet's flow.
 #[inline(always)]
-fn insert_reply<F: Family, T: Tables<F>>(
+fn forget_former<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>) -> Reason {
+    if !tables.flow(&work.headers.key, &mut work.flow) {
+        return Reason::NewFlow;
+    }
+    make_other_key(work);
+    tables.delete_flow(&work.other_key);
+    tables.delete_flow(&work.headers.key);
+    Reason::Rechosen
+}
+
+/// Adds the reply entry, under the first source port that no other live flow to the endpoint has.
+#[inline(always)]
+fn insert_reply<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
-    key: &FlowKey<F::Addr>,
-    reply: &Flow<F::Addr>,
+    env: &E,
+    work: &mut Work<F::Addr>,
+    redirected: bool,
     now: u64,
 ) -> Result<(), Reason> {
-    match tables.insert_flow(key, reply) {
-        Ok(()) => return Ok(()),
+    let ports = env.snat_ports();
+    let own = work.headers.key.tuple.src_port();
+    let hash = snat::port_hash(&work.headers.key);
+    make_other(work, now);
+    let mut attempt = 0;
+    while attempt < SNAT_ATTEMPTS {
+        // The client's own port, unless the node itself may use it.
+        let port = if attempt == 0 && (!redirected || ports.contains(own)) {
+            own
+        } else {
+            ports.candidate(hash, attempt)
+        };
+        attempt += 1;
+        work.flow.tuple.ports = transport::ports_word(port, work.backend.port);
+        make_other_key(work);
+        if try_reply(tables, work, now)? {
+            return Ok(());
+        }
+    }
+    Err(Reason::SnatExhausted)
+}
+
+/// Adds the reply entry under its present key; false if another live flow has the key.
+///
+/// An entry that is there already may be a leftover of the same flow, or of one that is over as far as its own
+/// direction tells; that of another live flow is not touched.
+#[inline(never)]
+fn try_reply<F: Family, T: Tables<F>>(
+    tables: &T,
+    work: &mut Work<F::Addr>,
+    now: u64,
+) -> Result<bool, Reason> {
+    match tables.insert_flow(&work.other_key, &work.other) {
+        Ok(()) => return Ok(true),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => {}
     }
-    if let Some(there) = tables.flow(key) {
-        let same_flow = there.tuple.src == reply.tuple.src && there.tuple.src_port == reply.tuple.src_port;
-        if !same_flow && !is_over(key.proto, &there, None, now) {
-            return Err(Reason::TupleCollision);
+    if tables.flow(&work.other_key, &mut work.there) {
+        let same_flow = work.there.tuple == work.other.tuple;
+        if !same_flow && !is_over(work.other_key.proto(), &work.there, None, now) {
+            return Ok(false);
         }
     }
-    tables.replace_flow(key, reply).map_err(|_| Reason::FlowTableFull)
+    match tables.replace_flow(&work.other_key, &work.other) {
+        Ok(()) => Ok(true),
+        Err(_) => Err(Reason::FlowTableFull),
+    }
 }
 
-/// Writes down that a packet was seen: when it tells something new, and otherwise once in [`FLOW_REFRESH_NS`].
+/// Adds the forward entry, or takes back the reply entry.
 #[inline(always)]
-pub(super) fn refresh<F: Family, T: Tables<F>>(
+fn insert_forward<F: Family, T: Tables<F>>(
     tables: &T,
-    key: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-    seen: Seen,
-    now: u64,
-) {
-    if seen.is_news_to(flow.seen) || now.saturating_sub(flow.last_seen) >= FLOW_REFRESH_NS {
-        note(tables, key, seen.0, now);
+    work: &mut Work<F::Addr>,
+    reason: Reason,
+) -> Result<Reason, Reason> {
+    let error = match tables.insert_flow(&work.headers.key, &work.flow) {
+        Ok(()) => return Ok(reason),
+        Err(error) => error,
+    };
+    // Another CPU recorded the flow meanwhile, perhaps to another endpoint: its word counts.
+    if error == InsertError::Exists && tables.flow(&work.headers.key, &mut work.there) {
+        if work.there.tuple != work.flow.tuple {
+            tables.delete_flow(&work.other_key);
+            tables.flow(&work.headers.key, &mut work.flow);
+        }
+        return Ok(reason);
+    }
+    tables.delete_flow(&work.other_key);
+    Err(Reason::FlowTableFull)
+}
+
+/// Writes down that the packet in `work` was seen: when it tells something new, and otherwise once in
+/// [`FLOW_REFRESH_NS`].
+#[inline(always)]
+pub(super) fn refresh<F: Family, T: Tables<F>, E: Env<F>>(tables: &T, env: &E, work: &mut Work<F::Addr>) {
+    let seen = Seen::of(work.headers.key.proto(), work.headers.tcp_flags);
+    let now = env.now();
+    if seen.is_news_to(work.flow.seen) || now.saturating_sub(work.flow.last_seen) >= FLOW_REFRESH_NS {
+        note(tables, work, seen.0, now);
     }
 }
 
 /// Writes down that a packet was seen, and looks at the other direction's entry as well: that keeps it from being
-/// evicted, and one that was lost is made again. Not inlined: few packets come here, and it needs stack.
+/// evicted, and one that was lost is made again. Not inlined: few packets come here.
 #[inline(never)]
-fn note<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F::Addr>, seen: u8, now: u64) {
-    tables.note_flow(key, seen, now);
-    if let Some(flow) = tables.flow(key) {
-        let other = other_key(key, &flow);
-        if tables.flow(&other).is_none() {
-            // Whoever inserts it first is right: both would write the same.
-            let _ = tables.insert_flow(&other, &other_half(key, &flow, now));
-        }
+fn note<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>, seen: u8, now: u64) {
+    tables.note_flow(&work.headers.key, seen, now);
+    make_other_key(work);
+    if !tables.flow(&work.other_key, &mut work.other) {
+        make_other(work, now);
+        // Whoever inserts it first is right: both would write the same.
+        let _ = tables.insert_flow(&work.other_key, &work.other);
     }
 }
 
-/// The key of a flow's other direction.
+/// Makes the key of the flow's other direction.
 #[inline(always)]
-fn other_key<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
-    FlowKey::new(flow.tuple.reversed(), key.proto)
+fn make_other_key<A: Address>(work: &mut Work<A>) {
+    work.other_key.tuple.src = work.flow.tuple.dst;
+    work.other_key.tuple.dst = work.flow.tuple.src;
+    work.other_key.tuple.ports = work.flow.tuple.ports.rotate_left(16);
+    work.other_key.protocol = work.headers.key.protocol;
 }
 
-/// The entry of a flow's other direction, of which no packet has been seen.
+/// Makes the entry of the flow's other direction, of which no packet has been seen.
 #[inline(always)]
-fn other_half<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>, now: u64) -> Flow<A> {
-    let kind = if flow.is(FlowKind::Forward) {
+fn make_other<A: Address>(work: &mut Work<A>, now: u64) {
+    let kind = if work.flow.is(FlowKind::Forward) {
         FlowKind::Reply
     } else {
         FlowKind::Forward
     };
-    Flow {
-        tuple: key.tuple.reversed(),
-        kind: kind as u8,
-        seen: 0,
-        pad: [0; 2],
-        backend: flow.backend,
-        generation: flow.generation,
-        last_seen: now,
-    }
+    let other = &mut work.other;
+    other.tuple.src = work.headers.key.tuple.dst;
+    other.tuple.dst = work.headers.key.tuple.src;
+    other.tuple.ports = work.headers.key.tuple.ports.rotate_left(16);
+    other.kind = kind as u8;
+    other.seen = 0;
+    other.flags = work.flow.flags;
+    other.pad = 0;
+    other.backend = work.flow.backend;
+    other.generation = work.flow.generation;
+    other.last_seen = now;
 }

@@ -7,9 +7,13 @@
 //!   ingress, from a workload or an uplink
 //!     parse ─► recorded flow? ──► forward: the recorded translation ─► rewrite ─► on
 //!                 │no             reply: as it is (it is restored where it leaves)
+//!                 │               reply to an address of the node: restore ─► rewrite ─► out by the routing table
 //!              frontend? ──no──► on, as it is
 //!                 │yes
-//!              Maglev over the endpoints ─► record both directions ─► rewrite ─► on
+//!              Maglev over the endpoints ─► whose address does the endpoint see?
+//!                 │ the client's: record both directions ─► rewrite ─► on
+//!                 │ the node's (from an uplink to another node, or from a pod to itself):
+//!                 └ route ─► record both directions ─► rewrite ─► out by the routing table
 //!   egress, to a workload or an uplink
 //!     parse ─► reply of a recorded flow? ──yes──► put the service's address back ─► on
 //! ```
@@ -21,18 +25,21 @@ mod choose;
 mod family;
 mod flows;
 mod rewrite;
+mod snat;
 pub mod socket;
 mod traits;
+mod work;
 
 pub use self::{
     family::{Family, Headers, V4, V6},
-    traits::{ChecksumUpdate, Env, InsertError, Packet, RewriteError, Tables},
+    snat::{Ports, port_hash},
+    traits::{ChecksumUpdate, Env, InsertError, Packet, RewriteError, RouteError, Tables},
+    work::{Route, Verdict, Work, Works},
 };
 use crate::{
-    abi::{FlowKey, FlowKind},
-    flow::{Seen, tcp},
+    abi::FlowKind,
     packet::ethernet::{self, ether_type},
-    verdict::Reason,
+    verdict::{Action, Reason},
 };
 
 /// Which side of the node a device faces.
@@ -53,144 +60,200 @@ pub enum Hook {
     Egress,
 }
 
-/// Decides on a frame, rewrites it if it must be, and says what was done.
+/// Decides on a frame, rewrites it if it must be, and says what was done. `works` holds what it likes before and
+/// afterwards; of a redirected frame the route.
 #[inline(always)]
-pub fn process<P, T, E>(packet: &mut P, tables: &T, env: &E, hook: Hook) -> Reason
+pub fn process<P, T, E>(packet: &mut P, tables: &T, env: &E, hook: Hook, works: &mut Works) -> Verdict
 where
     P: Packet,
     T: Tables<V4> + Tables<V6>,
-    E: Env,
+    E: Env<V4> + Env<V6>,
 {
     if matches!(hook, Hook::Ingress(Role::Uplink)) && packet.is_for_other_host() {
-        return Reason::OtherHost;
+        return Verdict::plain(Reason::OtherHost);
     }
     if packet.has_vlan_tag() {
-        return Reason::Vlan;
+        return Verdict::plain(Reason::Vlan);
     }
     let Some([word]) = packet.read::<{ ethernet::TYPE_OFFSET }, 1>() else {
-        return Reason::Truncated;
+        return Verdict::plain(Reason::Truncated);
     };
     match ethernet::ether_type_of(word) {
-        ether_type::IPV4 => process_family::<V4, _, _, _>(packet, tables, env, hook),
-        ether_type::IPV6 => process_family::<V6, _, _, _>(packet, tables, env, hook),
-        ether_type::VLAN | ether_type::QINQ => Reason::Vlan,
-        _ => Reason::NotIp,
+        ether_type::IPV4 => process_family::<V4, _, _, _>(packet, tables, env, hook, V4::work(works)),
+        ether_type::IPV6 => process_family::<V6, _, _, _>(packet, tables, env, hook, V6::work(works)),
+        ether_type::VLAN | ether_type::QINQ => Verdict::plain(Reason::Vlan),
+        _ => Verdict::plain(Reason::NotIp),
     }
 }
 
-/// The algorithm for one IP version.
-///
-/// The three steps are not inlined. Each has a stack frame of its own, of which the kernel allows 512 bytes in a chain
-/// of calls; so the steps follow each other instead of calling each other, and a new flow's headers are read twice.
+/// The algorithm for one IP version. Its steps are functions of their own that follow each other: none needs much of
+/// the kernel's small stack, and each is verified by itself.
 #[inline(always)]
-fn process_family<F, P, T, E>(packet: &mut P, tables: &T, env: &E, hook: Hook) -> Reason
+fn process_family<F, P, T, E>(
+    packet: &mut P,
+    tables: &T,
+    env: &E,
+    hook: Hook,
+    work: &mut Work<F::Addr>,
+) -> Verdict
 where
     F: Family,
     P: Packet,
     T: Tables<F>,
-    E: Env,
+    E: Env<F>,
 {
-    let Hook::Ingress(role) = hook else {
-        return egress::<F, _, _, _>(packet, tables, env);
+    if let Err(reason) = parse::<F, _>(packet, work) {
+        return Verdict::plain(reason);
+    }
+    let step = match hook {
+        Hook::Egress => leaving::<F, _, _>(tables, env, work),
+        Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
+            Some(step) => step,
+            None => opening::<F, _, _>(tables, env, work, role),
+        },
     };
-    match ingress_recorded::<F, _, _, _>(packet, tables, env) {
-        Some(reason) => reason,
-        None => ingress_new::<F, _, _, _>(packet, tables, env, role),
+    let reason = match step {
+        Step::Keep(reason) => return Verdict::plain(reason),
+        Step::Translate(reason) => reason,
+    };
+    // The reply of a redirected flow never gets to egress: it is addressed to the node itself.
+    let redirect = work.flow.is_redirected();
+    if redirect && let Err(reason) = way_out::<F, _>(env, work) {
+        return Verdict::plain(reason);
+    }
+    let reason = rewrite::apply::<F, _>(packet, work, redirect, reason);
+    Verdict {
+        reason,
+        redirect: redirect && matches!(reason.action(), Action::Forward),
     }
 }
 
-/// Towards the service, the flow being recorded: translate as before. None if the flow has to be opened (again).
+/// What a step has found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The packet stays as it is: it goes on, or is dropped.
+    Keep(Reason),
+    /// The packet gets the addresses of the flow entry in its [`Work`].
+    Translate(Reason),
+}
+
+/// Reads the headers.
+#[inline(always)]
+fn parse<F: Family, P: Packet>(packet: &P, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    F::parse(packet, &mut work.headers)
+}
+
+/// Into the node, the flow being recorded: as before. None if the flow has to be opened (again).
 #[inline(never)]
-fn ingress_recorded<F, P, T, E>(packet: &mut P, tables: &T, env: &E) -> Option<Reason>
+fn recorded<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>) -> Option<Step>
 where
     F: Family,
-    P: Packet,
     T: Tables<F>,
-    E: Env,
+    E: Env<F>,
 {
-    let headers = match F::parse(packet) {
-        Ok(headers) => headers,
-        Err(reason) => return Some(reason),
-    };
-    let key = FlowKey::new(headers.tuple, headers.proto);
-    let flow = tables.flow(&key)?;
-    if !flow.is(FlowKind::Forward) {
-        return Some(Reason::ReplyInbound);
-    }
-    if !flows::keeps_endpoint(tables, &key, &flow, opens(&headers), env) {
+    if !tables.flow(&work.headers.key, &mut work.flow) {
         return None;
     }
-    flows::refresh(
-        tables,
-        &key,
-        &flow,
-        Seen::of(headers.proto, headers.tcp_flags),
-        env.now(),
-    );
-    Some(rewrite::apply::<F, _>(
-        packet,
-        &headers,
-        &flow.tuple,
-        Reason::Established,
-    ))
-}
-
-/// Towards the service, the flow being unknown or at its end: choose an endpoint, record the flow, translate.
-#[inline(never)]
-fn ingress_new<F, P, T, E>(packet: &mut P, tables: &T, env: &E, role: Role) -> Reason
-where
-    F: Family,
-    P: Packet,
-    T: Tables<F>,
-    E: Env,
-{
-    let headers = match F::parse(packet) {
-        Ok(headers) => headers,
-        Err(reason) => return reason,
-    };
-    let key = FlowKey::new(headers.tuple, headers.proto);
-    let (index, backend) = match choose::endpoint(tables, &key, role) {
-        Ok(choice) => choice,
-        Err(reason) => return reason,
-    };
-    let seen = Seen::of(headers.proto, headers.tcp_flags);
-    match flows::record(tables, &key, index, &backend, seen, env.now()) {
-        Ok((tuple, reason)) => rewrite::apply::<F, _>(packet, &headers, &tuple, reason),
-        Err(reason) => reason,
-    }
-}
-
-/// Towards the client: put the service's address back.
-#[inline(never)]
-fn egress<F, P, T, E>(packet: &mut P, tables: &T, env: &E) -> Reason
-where
-    F: Family,
-    P: Packet,
-    T: Tables<F>,
-    E: Env,
-{
-    let headers = match F::parse(packet) {
-        Ok(headers) => headers,
-        Err(reason) => return reason,
-    };
-    let key = FlowKey::new(headers.tuple, headers.proto);
-    match tables.flow(&key) {
-        Some(flow) if flow.is(FlowKind::Reply) => {
-            flows::refresh(
-                tables,
-                &key,
-                &flow,
-                Seen::of(headers.proto, headers.tcp_flags),
-                env.now(),
-            );
-            rewrite::apply::<F, _>(packet, &headers, &flow.tuple, Reason::ReplyRestored)
+    let reason = if work.flow.is(FlowKind::Forward) {
+        if !flows::keeps_endpoint(tables, env, work) {
+            return None;
         }
-        _ => Reason::NotReply,
+        Reason::Established
+    } else if work.flow.is_redirected() {
+        Reason::ReplyRestored
+    } else {
+        return Some(Step::Keep(Reason::ReplyInbound));
+    };
+    flows::refresh(tables, env, work);
+    Some(Step::Translate(reason))
+}
+
+/// Into the node, the flow being unknown or at its end: choose an endpoint and record the flow.
+#[inline(never)]
+fn opening<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>, role: Role) -> Step
+where
+    F: Family,
+    T: Tables<F>,
+    E: Env<F>,
+{
+    if let Err(reason) = choose::endpoint::<F, _>(tables, work) {
+        return Step::Keep(reason);
+    }
+    let source = match source::<F, _, _>(tables, env, work, role) {
+        Ok(source) => source,
+        Err(reason) => return Step::Keep(reason),
+    };
+    match flows::record(tables, env, work, source) {
+        Ok(reason) => Step::Translate(reason),
+        Err(reason) => Step::Keep(reason),
     }
 }
 
-/// Whether the packet may start a connection: a SYN without ACK, or any UDP datagram.
+/// The address that the endpoint is to see: the client's, unless its answer would not come back through this node.
 #[inline(always)]
-const fn opens<A>(headers: &Headers<A>) -> bool {
-    headers.proto == crate::abi::proto::UDP || headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+fn source<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>, role: Role) -> Result<F::Addr, Reason>
+where
+    F: Family,
+    T: Tables<F>,
+    E: Env<F>,
+{
+    let client = work.headers.key.tuple.src;
+    let comes_back = match role {
+        // Pods' packets come and go through the node's end of their interface; but a pod answers itself at once.
+        Role::Workload => work.backend.addr != client,
+        Role::Uplink => work.backend.is_local(),
+    };
+    if comes_back {
+        return Ok(client);
+    }
+    find_route::<F, _>(env, client, work.backend.addr, work)?;
+    tables
+        .source(work.route.ifindex)
+        .or_else(|| tables.source(0))
+        .ok_or(Reason::NoRoute)
+}
+
+/// Out of the node, to a pod or the network: answers get the service's address back.
+#[inline(never)]
+fn leaving<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>) -> Step
+where
+    F: Family,
+    T: Tables<F>,
+    E: Env<F>,
+{
+    if !tables.flow(&work.headers.key, &mut work.flow)
+        || !work.flow.is(FlowKind::Reply)
+        || work.flow.is_redirected()
+    {
+        return Step::Keep(Reason::NotReply);
+    }
+    flows::refresh(tables, env, work);
+    Step::Translate(Reason::ReplyRestored)
+}
+
+/// Finds the way for a packet that the node sends out itself.
+#[inline(never)]
+fn way_out<F, E>(env: &E, work: &mut Work<F::Addr>) -> Result<(), Reason>
+where
+    F: Family,
+    E: Env<F>,
+{
+    if F::hops(&work.headers) <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    let (from, to) = (work.headers.key.tuple.src, work.flow.tuple.dst);
+    find_route::<F, _>(env, from, to, work)
+}
+
+#[inline(always)]
+fn find_route<F, E>(env: &E, from: F::Addr, to: F::Addr, work: &mut Work<F::Addr>) -> Result<(), Reason>
+where
+    F: Family,
+    E: Env<F>,
+{
+    match env.route(from, to, &mut work.route) {
+        Ok(()) => Ok(()),
+        Err(RouteError::None) => Err(Reason::NoRoute),
+        Err(RouteError::TooBig) => Err(Reason::TooBig),
+    }
 }

@@ -1,36 +1,38 @@
 //! Writing a translation into a packet.
 
-use super::{ChecksumUpdate, Family, Headers, Packet, RewriteError};
+use super::{ChecksumUpdate, Family, Packet, RewriteError, Work};
 use crate::{
-    abi::{Tuple, proto},
-    packet::{Delta, Tcp, Udp, transport},
+    abi::proto,
+    packet::{Delta, Tcp, Udp},
     verdict::Reason,
 };
 
-/// Gives the packet the addresses and ports of `new` and updates its checksums; `done` is the reason if it worked.
+/// Gives the packet the addresses and ports of the flow entry in `work`, updates its checksums, and counts down its
+/// time to live if it is `redirected`; `done` is the reason if it worked.
 #[inline(always)]
 pub(super) fn apply<F: Family, P: Packet>(
     packet: &mut P,
-    headers: &Headers<F::Addr>,
-    new: &Tuple<F::Addr>,
+    work: &Work<F::Addr>,
+    redirected: bool,
     done: Reason,
 ) -> Reason {
-    let old = &headers.tuple;
-    let udp = headers.proto == proto::UDP;
-    let checksum = headers.transport_offset
+    let headers = &work.headers;
+    let (old, new) = (&headers.key.tuple, &work.flow.tuple);
+    let udp = headers.key.proto() == proto::UDP;
+    let transport_offset = headers.transport_offset as usize;
+    let checksum = transport_offset
         + if udp {
             Udp::CHECKSUM_OFFSET
         } else {
             Tcp::CHECKSUM_OFFSET
         };
-    let ports_change = old.src_port != new.src_port || old.dst_port != new.dst_port;
+    let ports_change = old.ports != new.ports;
 
-    if F::write_addresses(packet, headers, new).is_err() {
+    if F::write_header(packet, headers, new, redirected).is_err() {
         return Reason::RewriteFailed;
     }
     if ports_change {
-        let ports = transport::ports_word(new.src_port, new.dst_port);
-        if packet.write_at(headers.transport_offset, &[ports]).is_err() {
+        if packet.write_at(transport_offset, &[new.ports]).is_err() {
             return Reason::RewriteFailed;
         }
     }

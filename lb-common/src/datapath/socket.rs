@@ -5,7 +5,7 @@ use super::{
     choose::{self, Failure},
 };
 use crate::{
-    abi::{FrontendKey, SocketKey, SocketPeer},
+    abi::{Backend, FrontendKey, SocketKey, SocketPeer},
     maglev,
     verdict::Reason,
 };
@@ -39,11 +39,12 @@ pub fn destination<F: Family, T: Tables<F>>(
         return Destination::Unchanged(Reason::SocketNotService);
     };
     let hash = maglev::socket_hash(cookie, port, proto);
-    let backend = match choose::by_hash(tables, frontend.service, hash) {
-        Ok((_, backend)) => backend,
+    let mut backend = Backend::default();
+    match choose::by_hash::<F, _>(tables, frontend.service, hash, &mut backend) {
+        Ok(_) => {}
         Err(Failure::NoEndpoints) => return Destination::Unchanged(Reason::SocketNoEndpoints),
         Err(Failure::BadTable) => return Destination::Unchanged(Reason::SocketBadTable),
-    };
+    }
     let key = SocketKey::new(cookie, backend.addr, backend.port);
     let peer = SocketPeer::new(addr, port);
     if tables.socket(&key) != Some(peer) {

@@ -1,6 +1,6 @@
 //! What the algorithm needs from the world around it.
 
-use super::Family;
+use super::{Family, Route, snat::Ports};
 use crate::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
     packet::Delta,
@@ -65,7 +65,8 @@ pub enum InsertError {
     Full,
 }
 
-/// The maps of one address family. Values are copied out; a reader may see a map between two updates of the agent.
+/// The maps of one address family. Values are copied out, larger ones to where the caller says; a reader may see a map
+/// between two updates of the agent.
 pub trait Tables<F: Family> {
     /// What serves that address and port.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
@@ -73,10 +74,12 @@ pub trait Tables<F: Family> {
     fn service(&self, id: u32) -> Option<Service>;
     /// The backend index in a Maglev slot.
     fn slot(&self, slot: u32) -> Option<u32>;
-    /// The backend with that index, in use or not.
-    fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
-    /// The flow entry of packets with that key.
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>>;
+    /// Copies the backend with that index, in use or not; false if there is no such index.
+    fn backend(&self, index: u32, into: &mut Backend<F::Addr>) -> bool;
+    /// Copies the flow entry of packets with that key; false if there is none.
+    fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool;
+    /// The address that packets sent out of a device get as their source.
+    fn source(&self, ifindex: u32) -> Option<F::Addr>;
     /// Adds a flow entry, never overwriting one.
     fn insert_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError>;
     /// Adds or overwrites a flow entry.
@@ -91,8 +94,21 @@ pub trait Tables<F: Family> {
     fn remember_socket(&self, key: &SocketKey<F::Addr>, peer: &SocketPeer<F::Addr>);
 }
 
+/// Why the node cannot send a packet out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// There is no route, or it does not lead out of the node.
+    None,
+    /// The packet is larger than the route takes.
+    TooBig,
+}
+
 /// What is neither packet nor table.
-pub trait Env {
+pub trait Env<F: Family> {
     /// The monotonic clock in ns. A few milliseconds of resolution are enough.
     fn now(&self) -> u64;
+    /// The ports that flows may be given in place of their own.
+    fn snat_ports(&self) -> Ports;
+    /// The way to `to` for the packet at hand, which came from `from`.
+    fn route(&self, from: F::Addr, to: F::Addr, into: &mut Route<F::Addr>) -> Result<(), RouteError>;
 }

@@ -7,14 +7,58 @@ pub use self::{
     frame::Frame,
     tables::{MemoryTables, PerFamily},
 };
-use crate::datapath::Env;
+use std::{boxed::Box, net::IpAddr};
 
-/// A clock that stands still until it is told otherwise, in ns.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FixedClock(pub u64);
+use crate::{
+    abi::{Either, to_ip},
+    datapath::{Env, Family, Ports, Route, RouteError, V4, V6},
+};
 
-impl Env for FixedClock {
-    fn now(&self) -> u64 {
-        self.0
+/// A clock that stands still, a range of ports, and a routing table in which every host is its own next hop.
+pub struct FixedEnv {
+    /// The time, in ns.
+    pub now: u64,
+    ports: Ports,
+    routes: Box<dyn Fn(IpAddr) -> Result<u32, RouteError>>,
+}
+
+impl FixedEnv {
+    /// The surroundings at a time (ns). `routes` tells the index of the device that leads to an address.
+    pub fn new(now: u64, ports: Ports, routes: impl Fn(IpAddr) -> Result<u32, RouteError> + 'static) -> Self {
+        Self {
+            now,
+            ports,
+            routes: Box::new(routes),
+        }
     }
 }
+
+macro_rules! env {
+    ($family:ty, $either:path) => {
+        impl Env<$family> for FixedEnv {
+            fn now(&self) -> u64 {
+                self.now
+            }
+
+            fn snat_ports(&self) -> Ports {
+                self.ports
+            }
+
+            fn route(
+                &self,
+                _from: <$family as Family>::Addr,
+                to: <$family as Family>::Addr,
+                into: &mut Route<<$family as Family>::Addr>,
+            ) -> Result<(), RouteError> {
+                *into = Route {
+                    next_hop: to,
+                    ifindex: (self.routes)(to_ip($either(to)))?,
+                };
+                Ok(())
+            }
+        }
+    };
+}
+
+env!(V4, Either::V4);
+env!(V6, Either::V6);

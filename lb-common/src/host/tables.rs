@@ -35,6 +35,8 @@ pub struct PerFamily<A> {
     pub flows: Map<FlowKey<A>, Flow<A>>,
     /// SOCKETS.
     pub sockets: Map<SocketKey<A>, SocketPeer<A>>,
+    /// SOURCES.
+    pub sources: Map<u32, A>,
 }
 
 impl<A> Default for PerFamily<A> {
@@ -44,6 +46,7 @@ impl<A> Default for PerFamily<A> {
             backends: RefCell::default(),
             flows: RefCell::default(),
             sockets: RefCell::default(),
+            sources: RefCell::default(),
         }
     }
 }
@@ -66,6 +69,13 @@ impl HasFamily<V6> for MemoryTables {
     }
 }
 
+fn copy<T: Copy>(found: Option<&T>, into: &mut T) -> bool {
+    if let Some(found) = found {
+        *into = *found;
+    }
+    found.is_some()
+}
+
 impl<F: Family> Tables<F> for MemoryTables
 where
     Self: HasFamily<F>,
@@ -82,12 +92,16 @@ where
         self.slots.borrow().get(&slot).copied()
     }
 
-    fn backend(&self, index: u32) -> Option<Backend<F::Addr>> {
-        self.family().backends.borrow().get(&index).copied()
+    fn backend(&self, index: u32, into: &mut Backend<F::Addr>) -> bool {
+        copy(self.family().backends.borrow().get(&index), into)
     }
 
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
-        self.family().flows.borrow().get(key).copied()
+    fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool {
+        copy(self.family().flows.borrow().get(key), into)
+    }
+
+    fn source(&self, ifindex: u32) -> Option<F::Addr> {
+        self.family().sources.borrow().get(&ifindex).copied()
     }
 
     fn insert_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {

@@ -25,7 +25,13 @@ impl Delta {
     /// The change of the ports from `old` to `new`.
     #[inline(always)]
     pub const fn ports<A>(old: &Tuple<A>, new: &Tuple<A>) -> Self {
-        Self(!old.src_port as u64 + !old.dst_port as u64 + new.src_port as u64 + new.dst_port as u64)
+        Self(!old.ports as u64 + new.ports as u64)
+    }
+
+    /// The change of one 16-bit word, bytes as in the packet.
+    #[inline(always)]
+    pub const fn word(old: u16, new: u16) -> Self {
+        Self(!old as u64 + new as u64)
     }
 
     /// Both changes together.

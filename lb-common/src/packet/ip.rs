@@ -76,6 +76,8 @@ impl Ipv6 {
     pub const LEN: usize = 40;
     /// Length of the header, in words of 4 bytes.
     pub const WORDS: usize = Self::LEN / 4;
+    /// Offset of payload length, next header and hop limit in the header.
+    pub const HOP_OFFSET: usize = 4;
     /// Offset of the source address in the header. The destination address follows it.
     pub const ADDRESSES_OFFSET: usize = 8;
 
@@ -89,6 +91,12 @@ impl Ipv6 {
     #[inline(always)]
     pub const fn payload_len(&self) -> usize {
         (u32::from_be(self.0[1]) >> 16) as usize
+    }
+
+    /// Payload length, next header and hop limit, bytes as in the packet.
+    #[inline(always)]
+    pub const fn hop_word(&self) -> u32 {
+        self.0[1]
     }
 
     /// Protocol of the payload, or the kind of the first extension header.

@@ -19,11 +19,18 @@ fn main() -> Result<()> {
             times.push(kernel.time(case)?);
         }
     }
-    println!("{:<44}{:>10}{:>10}{:>10}", "packet", "median ns", "lowest", "highest");
+    println!(
+        "{:<44}{:>10}{:>10}{:>10}",
+        "packet", "median ns", "lowest", "highest"
+    );
     for (case, mut times) in cases.iter().zip(times) {
         times.sort_unstable();
         let (lowest, highest) = (times[0], times[times.len() - 1]);
-        println!("{:<44}{:>10}{lowest:>10}{highest:>10}", case.name, times[times.len() / 2]);
+        println!(
+            "{:<44}{:>10}{lowest:>10}{highest:>10}",
+            case.name,
+            times[times.len() / 2]
+        );
     }
     Ok(())
 }

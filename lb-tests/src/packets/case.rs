@@ -25,6 +25,8 @@ pub struct Case {
     pub reason: Reason,
     /// The frame afterwards; none if it must be as it was.
     pub rewritten: Option<Vec<u8>>,
+    /// Whether the node must send it out itself.
+    pub redirected: bool,
 }
 
 /// What came of a packet.
@@ -34,6 +36,8 @@ pub struct Outcome {
     pub reason: Reason,
     /// The frame afterwards.
     pub packet: Vec<u8>,
+    /// Whether the node sends it out itself.
+    pub redirected: bool,
     /// The flow entries afterwards, without their times, as text.
     pub flows: BTreeSet<String>,
 }
@@ -71,6 +75,13 @@ impl Case {
         let mut text = String::new();
         if outcome.reason != self.reason {
             let _ = writeln!(text, "{side}: {:?} instead of {:?}", outcome.reason, self.reason);
+        }
+        if outcome.redirected != self.redirected {
+            let _ = writeln!(
+                text,
+                "{side}: sent out by the node itself: {}",
+                outcome.redirected
+            );
         }
         let expected = self.rewritten.as_ref().unwrap_or(&self.packet);
         if &outcome.packet != expected {

@@ -1,6 +1,6 @@
 //! Runs a case in the kernel: through `BPF_PROG_TEST_RUN`, or over a wire.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -17,23 +17,59 @@ use lb_userspace::load;
 
 use super::{
     case::{Case, Outcome, describe_flow},
+    native::SNAT_PORTS,
     wire::{self, Wire},
-    world::Entry,
+    world::{Entry, PODS, ROUTES, UPLINK},
 };
+use crate::namespace::Namespace;
 
 /// What a tc program returns to say that the packet goes on.
 const NEXT: u32 = -1i32 as u32;
 /// What a tc program returns to drop a packet.
 const SHOT: u32 = 2;
+/// What a tc program returns when it has chosen a way out.
+const REDIRECT: u32 = 7;
 /// Sizes that the cases need; the whole maps would take 100 MB.
 const ENTRIES: u32 = 4096;
 
 /// The kernel programs, loaded and attached to nothing.
 pub struct Kernel {
     bpf: Ebpf,
+    /// Where test runs find their routes; the calling thread is in it.
+    _namespace: Option<Namespace>,
 }
 
 impl Kernel {
+    /// Loads the object with maps of its own, which nothing else sees, and moves the calling thread into a namespace
+    /// with the routes of [`ROUTES`]: test runs use those of the thread's namespace.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the programs, or the caller lacks the privileges.
+    pub fn with_routes(object: &[u8]) -> Result<Self> {
+        let namespace = Namespace::enter()?;
+        for knob in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            fs::write(format!("/proc/sys/net/{knob}"), "1").context(knob)?;
+        }
+        for (name, index) in [("uplink", UPLINK), ("pods", PODS)] {
+            namespace.run(
+                "ip",
+                &format!("link add name {name} index {index} type veth peer name far-{name}"),
+            )?;
+            namespace.run("ip", &format!("link set {name} up"))?;
+            namespace.run("ip", &format!("link set far-{name} up"))?;
+        }
+        namespace.run("ip", "link set lo up")?;
+        for (net, index) in ROUTES {
+            let device = if index == UPLINK { "uplink" } else { "pods" };
+            namespace.run("ip", &format!("route add {net} dev {device}"))?;
+        }
+        Ok(Self {
+            _namespace: Some(namespace),
+            ..Self::load(object)?
+        })
+    }
+
     /// Loads the object with maps of its own, which nothing else sees.
     ///
     /// # Errors
@@ -44,9 +80,11 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(pins.path())
-            .override_global("AYA_LOG_LEVEL", &0u8, true);
+            .override_global("AYA_LOG_LEVEL", &0u8, true)
+            .override_global("SNAT_FIRST", &SNAT_PORTS.first, true)
+            .override_global("SNAT_COUNT", &SNAT_PORTS.count, true);
         for name in map::PINNED {
-            if name != map::COUNTERS {
+            if ![map::COUNTERS, map::SOURCES4, map::SOURCES6].contains(&name) {
                 loader.map_max_entries(name, ENTRIES);
             }
         }
@@ -55,7 +93,10 @@ impl Kernel {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
-        Ok(Self { bpf })
+        Ok(Self {
+            bpf,
+            _namespace: None,
+        })
     }
 
     /// What the kernel makes of a case.
@@ -68,13 +109,14 @@ impl Kernel {
         let before = self.counters()?;
         let (verdict, packet) = self.test_run(case)?;
         let reason = only_change(&before, &self.counters()?)?;
+        let redirected = verdict == REDIRECT && reason.action() == Action::Forward;
         let expected = if reason.action() == Action::Drop {
             SHOT
         } else {
             NEXT
         };
         ensure!(
-            verdict == expected,
+            verdict == expected || redirected,
             "{reason:?} must return {}, not {}",
             expected as i32,
             verdict as i32
@@ -82,6 +124,7 @@ impl Kernel {
         Ok(Outcome {
             reason,
             packet,
+            redirected,
             flows: self.flows()?,
         })
     }
@@ -95,15 +138,23 @@ impl Kernel {
         const RUNS: u32 = 200_000;
         self.prepare(case)?;
         let before = self.counters()?;
-        let program: &mut SchedClassifier =
-            self.bpf.program_mut(load::tc_program(case.hook)).context("program")?.try_into()?;
+        let program: &mut SchedClassifier = self
+            .bpf
+            .program_mut(load::tc_program(case.hook))
+            .context("program")?
+            .try_into()?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(&case.packet),
             repeat: RUNS,
             ..TestRunOptions::new()
         })?;
         let counted = self.counters()?[case.reason as usize] - before[case.reason as usize];
-        ensure!(counted == u64::from(RUNS), "{}: {:?} was counted {counted} times", case.name, case.reason);
+        ensure!(
+            counted == u64::from(RUNS),
+            "{}: {:?} was counted {counted} times",
+            case.name,
+            case.reason
+        );
         Ok(result.duration.as_nanos() as u32)
     }
 
@@ -131,6 +182,7 @@ impl Kernel {
         Ok(Outcome {
             reason: only_change(&before, &self.counters()?)?,
             packet,
+            redirected: false,
             flows: self.flows()?,
         })
     }
@@ -161,7 +213,9 @@ impl Kernel {
         clear::<FrontendKey<u32>, Frontend>(&mut self.bpf, map::FRONTENDS4)?;
         clear::<FrontendKey<[u32; 4]>, Frontend>(&mut self.bpf, map::FRONTENDS6)?;
         clear::<FlowKey<u32>, Flow<u32>>(&mut self.bpf, map::FLOWS4)?;
-        clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)
+        clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)?;
+        clear::<u32, u32>(&mut self.bpf, map::SOURCES4)?;
+        clear::<u32, [u32; 4]>(&mut self.bpf, map::SOURCES6)
     }
 
     fn write(&mut self, entry: &Entry) -> Result<()> {
@@ -170,6 +224,8 @@ impl Kernel {
             Entry::Frontend6(key, value) => put(&mut self.bpf, map::FRONTENDS6, key, value),
             Entry::Flow4(key, value) => put(&mut self.bpf, map::FLOWS4, key, value),
             Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
+            Entry::Source4(device, addr) => put(&mut self.bpf, map::SOURCES4, device, addr),
+            Entry::Source6(device, addr) => put(&mut self.bpf, map::SOURCES6, device, addr),
             Entry::Service(id, value) => set::<Service>(&mut self.bpf, map::SERVICES, *id, value),
             Entry::Backend4(index, value) => {
                 set::<Backend<u32>>(&mut self.bpf, map::BACKENDS4, *index, value)

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use lb_common::{
-    datapath::{self, Hook, Role},
-    host::{FixedClock, Frame, MemoryTables},
+    datapath::{self, Hook, Ports, Role, RouteError, Works},
+    host::{FixedEnv, Frame, MemoryTables},
 };
 
 use super::{
     case::{Case, Outcome, describe_flow},
-    world::{Entry, World},
+    world::{Entry, ROUTES, World},
+};
+
+/// The ports that flows may be given in all cases.
+pub const SNAT_PORTS: Ports = Ports {
+    first: 1_024,
+    count: 28_976,
 };
 
 /// Time of the native clock, in ns. Long after boot, so that any age can be taken off.
@@ -28,9 +35,20 @@ pub fn tables(world: &World, now: u64) -> MemoryTables {
             Entry::Backend6(index, value) => drop(tables.v6.backends.borrow_mut().insert(index, value)),
             Entry::Flow4(key, value) => drop(tables.v4.flows.borrow_mut().insert(key, value)),
             Entry::Flow6(key, value) => drop(tables.v6.flows.borrow_mut().insert(key, value)),
+            Entry::Source4(device, addr) => drop(tables.v4.sources.borrow_mut().insert(device, addr)),
+            Entry::Source6(device, addr) => drop(tables.v6.sources.borrow_mut().insert(device, addr)),
         }
     }
     tables
+}
+
+/// What surrounds a case at the time `now` (ns): the routes of [`ROUTES`].
+pub fn env(now: u64) -> FixedEnv {
+    FixedEnv::new(now, SNAT_PORTS, |to| {
+        let leads_there = |net: &str| net.parse::<IpNet>().is_ok_and(|net| net.contains(&to));
+        let route = ROUTES.iter().find(|(net, _)| leads_there(net));
+        route.map(|(_, device)| *device).ok_or(RouteError::None)
+    })
 }
 
 /// What the native datapath makes of a case.
@@ -38,7 +56,8 @@ pub fn run(case: &Case) -> Outcome {
     let tables = tables(&case.world, NOW);
     let mut frame = Frame::new(case.packet.clone());
     frame.for_other_host = is_for_other_host(case);
-    let reason = datapath::process(&mut frame, &tables, &FixedClock(NOW), case.hook);
+    let env = env(NOW);
+    let verdict = datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
     let v4 = tables.v4.flows.borrow();
     let v6 = tables.v6.flows.borrow();
     let flows: BTreeSet<String> = v4
@@ -47,8 +66,9 @@ pub fn run(case: &Case) -> Outcome {
         .chain(v6.iter().map(|(key, flow)| describe_flow(key, flow)))
         .collect();
     Outcome {
-        reason,
+        reason: verdict.reason,
         packet: frame.bytes,
+        redirected: verdict.redirect,
         flows,
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! A world is described once and then put into memory tables and into kernel maps by the same numbers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     abi::{
-        Backend, BackendFlags, Either, Flow, FlowKey, FlowKind, Frontend, FrontendKey, FrontendKind, Service,
-        TableRef, Tuple, from_ip, port_to_wire,
+        Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Frontend, FrontendKey,
+        FrontendKind, Service, TableRef, Tuple, from_ip, port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -19,7 +19,24 @@ pub struct World {
     pub services: Vec<ServiceSpec>,
     /// Flows recorded before the packet arrives.
     pub flows: Vec<FlowSpec>,
+    /// The node's addresses by device; 0 stands for devices without one.
+    pub sources: Vec<(u32, IpAddr)>,
 }
+
+/// Index of the device that leads to other nodes and outside.
+pub const UPLINK: u32 = 1_002;
+/// Index of the device that leads to this node's pods.
+pub const PODS: u32 = 1_003;
+
+/// The node's routes, and its only ones: a network with the device that leads there.
+pub const ROUTES: [(&str, u32); 6] = [
+    ("172.18.0.0/16", UPLINK),
+    ("10.244.2.0/24", UPLINK),
+    ("10.244.1.0/24", PODS),
+    ("fd00:172:18::/64", UPLINK),
+    ("fd00:10:244:2::/64", UPLINK),
+    ("fd00:10:244:1::/64", PODS),
+];
 
 /// One service port.
 #[derive(Clone, Debug)]
@@ -56,6 +73,8 @@ pub struct FlowSpec {
     pub frontend: SocketAddr,
     /// The endpoint that was chosen.
     pub backend: SocketAddr,
+    /// The source that the endpoint sees, if it is not the client.
+    pub source: Option<SocketAddr>,
     /// IP protocol number.
     pub proto: u8,
     /// Index of the endpoint, counted over all endpoints of its family in the world.
@@ -109,6 +128,10 @@ pub enum Entry {
     Flow4(FlowKey<u32>, Flow<u32>),
     /// FLOWS6.
     Flow6(FlowKey<[u32; 4]>, Flow<[u32; 4]>),
+    /// SOURCES4.
+    Source4(u32, u32),
+    /// SOURCES6.
+    Source6(u32, [u32; 4]),
 }
 
 impl World {
@@ -123,6 +146,10 @@ impl World {
         for flow in &self.flows {
             flow.entries(now, &mut entries);
         }
+        entries.extend(self.sources.iter().map(|(device, addr)| match from_ip(*addr) {
+            Either::V4(addr) => Entry::Source4(*device, addr),
+            Either::V6(addr) => Entry::Source6(*device, addr),
+        }));
         entries
     }
 }
@@ -218,20 +245,27 @@ impl ServiceSpec {
 
 impl FlowSpec {
     fn entries(&self, now: u64, entries: &mut Vec<Entry>) {
-        match (
-            from_ip(self.client.ip()),
-            from_ip(self.frontend.ip()),
-            from_ip(self.backend.ip()),
-        ) {
-            (Either::V4(client), Either::V4(frontend), Either::V4(backend)) => {
+        let source = self.source.unwrap_or(self.client);
+        match [self.client, self.frontend, self.backend, source].map(|addr| from_ip(addr.ip())) {
+            [
+                Either::V4(client),
+                Either::V4(frontend),
+                Either::V4(backend),
+                Either::V4(source),
+            ] => {
                 entries.extend(
-                    self.halves(client, frontend, backend, now)
+                    self.halves(client, frontend, backend, source, now)
                         .map(|(key, flow)| Entry::Flow4(key, flow)),
                 );
             }
-            (Either::V6(client), Either::V6(frontend), Either::V6(backend)) => {
+            [
+                Either::V6(client),
+                Either::V6(frontend),
+                Either::V6(backend),
+                Either::V6(source),
+            ] => {
                 entries.extend(
-                    self.halves(client, frontend, backend, now)
+                    self.halves(client, frontend, backend, source, now)
                         .map(|(key, flow)| Entry::Flow6(key, flow)),
                 );
             }
@@ -239,29 +273,25 @@ impl FlowSpec {
         }
     }
 
-    fn halves<A: Copy>(
+    fn halves<A: Copy + PartialEq>(
         &self,
         client: A,
         frontend: A,
         backend: A,
+        source: A,
         now: u64,
     ) -> impl Iterator<Item = (FlowKey<A>, Flow<A>)> {
-        let asked = Tuple {
-            src: client,
-            dst: frontend,
-            src_port: port_to_wire(self.client.port()),
-            dst_port: port_to_wire(self.frontend.port()),
-        };
-        let sent = Tuple {
-            dst: backend,
-            dst_port: port_to_wire(self.backend.port()),
-            ..asked
-        };
+        let port = |addr: SocketAddr| port_to_wire(addr.port());
+        let source_port = port(self.source.unwrap_or(self.client));
+        let asked = Tuple::new(client, frontend, port(self.client), port(self.frontend));
+        let sent = Tuple::new(source, backend, source_port, port(self.backend));
+        let flags = if source == client { 0 } else { FlowFlags::REDIRECT };
         let flow = |tuple, kind: FlowKind, seen| Flow {
             tuple,
             kind: kind as u8,
             seen,
-            pad: [0; 2],
+            flags,
+            pad: 0,
             backend: self.index,
             generation: self.generation,
             last_seen: now.saturating_sub(self.age),

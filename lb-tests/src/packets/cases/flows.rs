@@ -11,7 +11,7 @@ use lb_testkit::packet::syn;
 
 use super::{
     Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, flow, later, rewritten, service,
-    services::with_port, untouched,
+    services::with_port, snat::candidate, untouched,
 };
 use crate::packets::{
     case::Case,
@@ -228,12 +228,16 @@ fn collisions(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Ca
     };
     let packet = first(proto, a.pod, &second);
     let mut cases = vec![
-        untouched(
-            label("does_not_take_the_tuple_of_a_live_flow"),
+        rewritten(
+            label("gets_another_port_where_its_own_is_that_of_a_live_flow"),
             FROM_WORKLOAD,
             both(|_| {}),
-            packet.bytes(),
-            Reason::TupleCollision,
+            &packet,
+            Reason::NewFlow,
+            &packet
+                .clone()
+                .to(a.remote)
+                .from(&candidate(proto, a.pod, &second, a.pod, 1)),
         ),
         rewritten(
             label("takes_the_tuple_of_a_flow_that_timed_out"),

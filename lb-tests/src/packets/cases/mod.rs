@@ -4,6 +4,7 @@ mod flows;
 mod headers;
 mod lengths;
 mod services;
+mod snat;
 
 use lb_common::{
     abi::{FrontendKind, proto},
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(lengths::cases());
     cases.extend(services::cases());
     cases.extend(flows::cases());
+    cases.extend(snat::cases());
     cases
 }
 
@@ -110,6 +112,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
             defect: None,
         }],
         flows: Vec::new(),
+        sources: Vec::new(),
     }
 }
 
@@ -124,6 +127,7 @@ pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> Fl
         client: addr(client),
         frontend: addr(frontend),
         backend: addr(backend),
+        source: None,
         proto,
         index: backend_index(0),
         generation: GENERATION,
@@ -135,7 +139,13 @@ pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> Fl
 }
 
 /// A case whose packet must stay as it is.
-pub(super) fn untouched(name: impl Into<String>, hook: Hook, world: World, packet: Vec<u8>, reason: Reason) -> Case {
+pub(super) fn untouched(
+    name: impl Into<String>,
+    hook: Hook,
+    world: World,
+    packet: Vec<u8>,
+    reason: Reason,
+) -> Case {
     Case {
         name: name.into(),
         hook,
@@ -143,6 +153,7 @@ pub(super) fn untouched(name: impl Into<String>, hook: Hook, world: World, packe
         packet,
         reason,
         rewritten: None,
+        redirected: false,
     }
 }
 
@@ -162,5 +173,14 @@ fn rewritten(
         packet: packet.bytes(),
         reason,
         rewritten: Some(rewritten.bytes()),
+        redirected: false,
+    }
+}
+
+/// The same, the node sending the packet out itself.
+fn redirected(case: Case) -> Case {
+    Case {
+        redirected: true,
+        ..case
     }
 }

@@ -56,13 +56,6 @@ pub(super) fn cases() -> Vec<Case> {
                 &to_node_port.clone().to(a.local),
             ),
             untouched(
-                label("from_outside_to_a_node_port_with_a_remote_endpoint_is_dropped"),
-                FROM_UPLINK,
-                service(proto, FrontendKind::NodePort, a.node_port, a.remote, false),
-                to_node_port.bytes(),
-                Reason::RemoteFromUplink,
-            ),
-            untouched(
                 label("to_no_service_is_passed"),
                 FROM_WORKLOAD,
                 cluster_ip(false),

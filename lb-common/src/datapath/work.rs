@@ -1,0 +1,77 @@
+//! Where a packet is worked on.
+//!
+//! The kernel gives a program 512 bytes of stack for a whole chain of calls, and one IPv6 flow entry takes a fifth of it.
+//! So what the steps of the algorithm find out and hand on lies in memory that the caller provides: a per-CPU map in
+//! the kernel, a local variable elsewhere. It holds whatever the packet before left there; each step sets what it uses.
+
+use super::Headers;
+use crate::abi::{Address, Backend, Flow, FlowKey};
+
+/// What is known of the packet at hand.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Work<A> {
+    /// The packet as it came in.
+    pub headers: Headers<A>,
+    /// The flow entry of the packet's direction.
+    pub flow: Flow<A>,
+    /// The key of the other direction's entry.
+    pub other_key: FlowKey<A>,
+    /// The other direction's entry.
+    pub other: Flow<A>,
+    /// An entry that stands in the way of one of these.
+    pub there: Flow<A>,
+    /// The endpoint of a new flow.
+    pub backend: Backend<A>,
+    /// Its index.
+    pub index: u32,
+    /// Where a packet goes that the node sends out itself.
+    pub route: Route<A>,
+}
+
+/// The way to an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Route<A> {
+    /// The neighbour to hand the packet to: a gateway, or the destination itself.
+    pub next_hop: A,
+    /// The device that it is reached by.
+    pub ifindex: u32,
+}
+
+/// Room for a packet of either family.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Works {
+    /// For IPv4.
+    pub v4: Work<u32>,
+    /// For IPv6.
+    pub v6: Work<[u32; 4]>,
+}
+
+/// What is done with a packet, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The reason, which is counted and says whether the packet goes on.
+    pub reason: crate::verdict::Reason,
+    /// Whether it is to be sent out by [`Work::route`] instead of going on to the stack.
+    pub redirect: bool,
+}
+
+impl Verdict {
+    /// The packet goes where the stack takes it, or nowhere.
+    pub const fn plain(reason: crate::verdict::Reason) -> Self {
+        Self {
+            reason,
+            redirect: false,
+        }
+    }
+}
+
+impl<A: Address> Work<A> {
+    /// The key of the packet's own direction.
+    #[inline(always)]
+    pub const fn key(&self) -> &FlowKey<A> {
+        &self.headers.key
+    }
+}
