@@ -4,3 +4,4 @@ pub mod agent;
 pub mod manifests;
 pub mod namespace;
 pub mod packets;
+pub mod stage;

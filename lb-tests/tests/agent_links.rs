@@ -4,13 +4,13 @@ use std::{fs, os::fd::AsFd as _, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::SchedClassifier};
-use lb_common::datapath::Role;
+use lb_common::datapath::{Ports, Role};
 use lb_testkit::output;
 use lb_tests::namespace::Namespace;
 use lb_userspace::{
     attach::{AttachError, Attacher, list_devices},
     cleanup,
-    load::{self, Sizes},
+    load::{self, Knobs, Sizes},
     object,
     pins::{PinError, PinFolder},
     probe,
@@ -24,6 +24,14 @@ const SIZES: Sizes = Sizes {
     services: 16,
     backends: 16,
     maglev_slots: 16,
+};
+
+const KNOBS: Knobs = Knobs {
+    log_level: 0,
+    snat_ports: Ports {
+        first: 1_024,
+        count: 28_976,
+    },
 };
 
 /// A network namespace, which the calling thread is in, and a folder whose `pins` is a pin folder of its own.
@@ -62,7 +70,7 @@ impl Stage {
         let features = probe::check()?;
         ensure!(features.tcx, "these tests are about tcx links (Linux 6.6)");
         let pins = PinFolder::open(&self.root())?;
-        let bpf = load::load(object::bytes()?, &pins, &SIZES, &features, 0)?;
+        let bpf = load::load(object::bytes()?, &pins, &SIZES, &features, &KNOBS)?;
         let attacher = Attacher::new(&pins, true);
         Ok((pins, bpf, attacher))
     }

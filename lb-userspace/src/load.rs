@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, map},
-    datapath::{Hook, Role},
+    datapath::{Hook, Ports, Role},
     limits,
     verdict::Reason,
 };
@@ -236,6 +236,15 @@ pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// What the programs are told when they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Knobs {
+    /// Level of their log, as aya-log numbers it; 0 is off.
+    pub log_level: u8,
+    /// Source ports for flows that cannot keep their own.
+    pub snat_ports: Ports,
+}
+
 /// Loads programs and maps. Maps that are pinned in `pins` are taken over, the others are made and pinned there. What
 /// runs is not touched: attaching the programs is another step.
 ///
@@ -247,11 +256,11 @@ pub fn load(
     pins: &PinFolder,
     sizes: &Sizes,
     features: &Features,
-    log_level: u8,
+    knobs: &Knobs,
 ) -> Result<Ebpf, LoadError> {
     let layouts = sizes.layouts();
     let adopted = check_pinned(pins, &layouts)?;
-    let result = load_over(object, pins, &layouts, features, log_level);
+    let result = load_over(object, pins, &layouts, features, knobs);
     match &result {
         Ok(_) => info!(
             adopted = adopted.len(),
@@ -273,7 +282,7 @@ fn load_over(
     pins: &PinFolder,
     layouts: &[Layout],
     features: &Features,
-    log_level: u8,
+    knobs: &Knobs,
 ) -> Result<Ebpf, LoadError> {
     let csum_ipv6_flag: u64 = if features.csum_ipv6_flag { BPF_F_IPV6 } else { 0 };
     let set_retval = u8::from(features.set_retval);
@@ -283,7 +292,9 @@ fn load_over(
         .override_global("NETNS_COOKIE", &features.netns_cookie, true)
         .override_global("CSUM_IPV6_FLAG", &csum_ipv6_flag, true)
         .override_global("HAS_SET_RETVAL", &set_retval, true)
-        .override_global("AYA_LOG_LEVEL", &log_level, true);
+        .override_global("SNAT_FIRST", &knobs.snat_ports.first, true)
+        .override_global("SNAT_COUNT", &knobs.snat_ports.count, true)
+        .override_global("AYA_LOG_LEVEL", &knobs.log_level, true);
     for layout in layouts {
         loader.map_max_entries(layout.name, layout.entries);
     }

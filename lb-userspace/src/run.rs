@@ -34,7 +34,7 @@ use crate::{
     devices::DeviceError,
     diff::{Ledger, Limits, sync},
     index::Index,
-    load::{self, LoadError, Sizes},
+    load::{self, Knobs, LoadError, Sizes},
     object::{self, NoObject},
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
@@ -133,7 +133,11 @@ async fn start(
 ) -> Result<(Agent, Node), RunError> {
     let attacher = Attacher::new(pins, features.tcx && !config.no_tcx);
     attacher.check_namespace()?;
-    let mut bpf = load::load(object, pins, &config.sizes, features, config.bpf_log)?;
+    let knobs = Knobs {
+        log_level: config.bpf_log,
+        snat_ports: config.snat_ports,
+    };
+    let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
     let maps = KernelMaps::new(&mut bpf)?;
     let snapshot = maps.snapshot()?;
     let adopted = !snapshot.frontends.is_empty();
@@ -145,7 +149,7 @@ async fn start(
     }
     let mut node = Node::start(config, bpf, attacher).await?;
     node.attach_cgroup(config, pins)?;
-    let agent = Agent {
+    let mut agent = Agent {
         source,
         index: Index::new(),
         desired: Desired::new(Options::default(), node.facts()),
@@ -155,6 +159,7 @@ async fn start(
         stage: Stage::Listing,
         retry: None,
     };
+    agent.maps.set_sources(&node.sources())?;
     Ok((agent, node))
 }
 
@@ -223,6 +228,9 @@ impl Agent {
             }
             self.update();
             if node.work(config).await {
+                if let Err(failure) = self.maps.set_sources(&node.sources()) {
+                    error!("{failure}; packets to other nodes may be dropped");
+                }
                 self.desired.set_node(node.facts());
                 self.update();
             }

@@ -32,6 +32,7 @@ fn dispatch(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         }
         "test" => steps::test(&rest(arguments)),
         "demo" => steps::demo(&rest(arguments)),
+        "bench" => steps::bench(),
         "fmt" => steps::fmt(arguments.get_flag("check")),
         "lint" => steps::lint(),
         "docs" => steps::docs(),
@@ -99,6 +100,11 @@ fn cli() -> Command {
                 "demo",
             )
             .arg(rest("Handed to the demo")),
+            step(
+                "bench",
+                "Measure what the kernel programs cost a packet, by BPF_PROG_TEST_RUN (as root)",
+                "bench",
+            ),
             step("fmt", "Format the sources", "fmt --check")
                 .arg(flag("check", "Only tell what is not formatted")),
             step(

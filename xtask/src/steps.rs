@@ -19,6 +19,7 @@ const BINARY_VARIABLE: &str = "FAIRLEAD_BIN";
 /// The programs that steps build and run.
 const AGENT: &str = "fairlead";
 const DEMO: &str = "fairlead-demo";
+const BENCH: &str = "fairlead-bench";
 
 /// What cargo does to all packages but the kernel programs, which only their own compiler understands.
 const HOST_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "lb-ebpf"];
@@ -58,6 +59,14 @@ pub(crate) fn demo(arguments: &[OsString]) -> Result<()> {
     demo.args(arguments)
         .env(BINARY_VARIABLE, program("debug", AGENT)?);
     run(demo.current_dir(workspace()))
+}
+
+/// Measures what the kernel programs cost a packet.
+pub(crate) fn bench() -> Result<()> {
+    ensure_root("bench", "")?;
+    setup(Wanted::BENCH)?;
+    build_programs(&HOST_PACKAGES, &[BENCH])?;
+    run(Command::new(program("debug", BENCH)?).current_dir(workspace()))
 }
 
 /// Formats the sources, or only checks them.

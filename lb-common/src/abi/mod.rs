@@ -24,7 +24,7 @@ pub use self::{
 };
 
 /// Version of the layout and meaning of all maps; part of the path that they are pinned under.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 1;
 
 /// IP protocol numbers that the datapath translates (IANA "Assigned Internet Protocol Numbers").
 pub mod proto {

@@ -31,10 +31,8 @@ pub(super) fn apply<F: Family, P: Packet>(
     if F::write_header(packet, headers, new, redirected).is_err() {
         return Reason::RewriteFailed;
     }
-    if ports_change {
-        if packet.write_at(transport_offset, &[new.ports]).is_err() {
-            return Reason::RewriteFailed;
-        }
+    if ports_change && packet.write_at(transport_offset, &[new.ports]).is_err() {
+        return Reason::RewriteFailed;
     }
     let update = ChecksumUpdate {
         offset: checksum,

@@ -2,6 +2,7 @@
 
 mod encode;
 mod snapshot;
+mod sources;
 
 use std::io;
 
@@ -71,6 +72,8 @@ pub struct KernelMaps {
     backends6: Array<MapData, Backend<V6>>,
     services: MappedArray<u64>,
     slots: MappedArray<u32>,
+    sources4: HashMap<MapData, u32, V4>,
+    sources6: HashMap<MapData, u32, V6>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -90,6 +93,8 @@ impl KernelMaps {
             backends6: typed(take(bpf, map::BACKENDS6)?, map::BACKENDS6)?,
             services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
             slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
+            sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
+            sources6: typed(take(bpf, map::SOURCES6)?, map::SOURCES6)?,
             counters: typed(take(bpf, map::COUNTERS)?, map::COUNTERS)?,
         })
     }

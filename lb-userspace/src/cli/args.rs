@@ -81,6 +81,13 @@ pub struct RunArgs {
     /// Addresses of the node that NodePorts are served on: CIDRs, or `primary` for all of the node's own.
     #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
     pub nodeport_addresses: Vec<String>,
+    /// Ports that NodePorts are given from, as the API server has them: packets never get one of them as their source.
+    #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
+    pub node_port_range: String,
+    /// Source ports for packets from outside that are sent on to another node, if their own cannot be kept [default: the
+    /// largest range beside the NodePorts and net.ipv4.ip_local_port_range]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub snat_ports: Option<String>,
     /// Devices that face the network, by name; `*` and `?` are wildcards. Goes before what is found out.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     pub uplink: Vec<String>,

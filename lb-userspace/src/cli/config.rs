@@ -1,8 +1,9 @@
 //! What the user typed, checked: the configuration of `fairlead run`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use lb_common::datapath::Ports;
 use thiserror::Error;
 
 use super::args::{BpfLog, RunArgs};
@@ -10,6 +11,7 @@ use crate::{
     cgroup::{self, CgroupError},
     devices::{Overrides, Pattern},
     load::Sizes,
+    snat_ports::{self, SnatPortsError},
 };
 
 /// What is wrong with an argument.
@@ -31,6 +33,9 @@ pub enum ConfigError {
     /// No cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// No source ports.
+    #[error(transparent)]
+    SnatPorts(#[from] SnatPortsError),
 }
 
 /// The configuration of `fairlead run`.
@@ -46,6 +51,8 @@ pub struct Config {
     pub node_name: String,
     /// Which addresses of the node serve NodePorts; all if empty.
     pub nodeport_addresses: Vec<IpNet>,
+    /// Source ports for flows that cannot keep their own.
+    pub snat_ports: Ports,
     /// Roles of devices by name.
     pub overrides: Overrides,
     /// How long changes are collected.
@@ -89,6 +96,7 @@ impl Config {
             cgroup,
             node_name,
             nodeport_addresses: nodeport_addresses(&args.nodeport_addresses)?,
+            snat_ports: snat_ports(args)?,
             overrides: Overrides {
                 uplink: patterns("uplink", &args.uplink)?,
                 workload: patterns("workload", &args.workload)?,
@@ -134,6 +142,30 @@ fn patterns(flag: &'static str, texts: &[String]) -> Result<Vec<Pattern>, Config
             text => Ok(Pattern::new(text)),
         })
         .collect()
+}
+
+fn snat_ports(args: &RunArgs) -> Result<Ports, ConfigError> {
+    let node_ports = port_range("node-port-range", &args.node_port_range)?;
+    let Some(text) = &args.snat_ports else {
+        return Ok(snat_ports::find(&node_ports)?);
+    };
+    let range = port_range("snat-ports", text)?;
+    if range.start() <= node_ports.end() && node_ports.start() <= range.end() {
+        let problem = format!("meets the NodePorts {}", args.node_port_range);
+        return Err(value("snat-ports", text, problem));
+    }
+    Ok(snat_ports::ports(&range))
+}
+
+/// Two ports, the first not above the last.
+fn port_range(flag: &'static str, text: &str) -> Result<RangeInclusive<u16>, ConfigError> {
+    let ends = text
+        .split_once('-')
+        .map(|(first, last)| (first.trim().parse(), last.trim().parse()));
+    match ends {
+        Some((Ok(first), Ok(last))) if 0 < first && first <= last => Ok(first..=last),
+        _ => Err(value(flag, text, "is not a range of ports such as 30000-32767")),
+    }
 }
 
 /// The CIDRs, or none for all addresses.
@@ -265,6 +297,15 @@ mod tests {
             ),
             (&["--max-flows", "0"], ["--max-flows 0", "from 1"]),
             (&["--maglev-slots", "7"], ["--maglev-slots 7", "even"]),
+            (&["--snat-ports", "9-8"], ["--snat-ports 9-8", "30000-32767"]),
+            (
+                &["--snat-ports", "20000-30000"],
+                ["--snat-ports 20000-30000", "NodePorts"],
+            ),
+            (
+                &["--node-port-range", "0-9"],
+                ["--node-port-range 0-9", "range of ports"],
+            ),
             (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
             (&["--uplink", ""], ["--uplink", "not empty"]),
             (&["--bpf-log", "loud"], ["loud", "debug"]),

@@ -15,7 +15,7 @@ use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressMessage, AddressScope},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
     },
 };
@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::{Device, Kind};
+use crate::plan::Family;
 
 /// Why devices cannot be followed.
 #[derive(Debug, Error)]
@@ -50,6 +51,8 @@ pub struct Inventory {
     pub devices: BTreeMap<u32, Device>,
     /// Global addresses of the node with the index of the device that carries each.
     pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// The address that a device's packets get as their source if nothing else is asked for: its first primary one.
+    pub sources: BTreeMap<(Family, u32), IpAddr>,
 }
 
 /// Follows the devices and addresses of the network namespace that it was started in.
@@ -139,6 +142,11 @@ fn inventory(links: &[LinkMessage], addresses: &[AddressMessage]) -> Inventory {
             let full_length = if address.is_ipv4() { 32 } else { 128 };
             *addressed.entry(message.header.index).or_default() |= message.header.prefix_len < full_length;
             inventory.addresses.insert((message.header.index, address));
+            if is_primary(message) {
+                let place = (Family::of(address), message.header.index);
+                // The kernel lists them in the order in which it prefers them.
+                inventory.sources.entry(place).or_insert(address);
+            }
         }
     }
     for link in links {
@@ -147,6 +155,13 @@ fn inventory(links: &[LinkMessage], addresses: &[AddressMessage]) -> Inventory {
         }
     }
     inventory
+}
+
+/// Whether a device may use the address for packets of its own choice.
+fn is_primary(message: &AddressMessage) -> bool {
+    let unfit =
+        AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated | AddressHeaderFlags::Dadfailed;
+    !message.header.flags.intersects(unfit)
 }
 
 /// The address of a message, if others can reach the node by it.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,7 @@ use crate::{
     devices::{Device, DeviceError, Devices, Inventory, role},
     load,
     pins::PinFolder,
+    plan::Family,
 };
 
 /// Looks at devices and addresses are at least that far apart: many devices that appear at once are seen together.
@@ -35,6 +37,8 @@ pub(super) struct Node {
     attacher: Attacher,
     devices: Devices,
     facts: NodeFacts,
+    /// Indexes of the uplinks.
+    uplinks: Vec<u32>,
     inventory: Inventory,
     /// By device index: the name and role that it was attached with.
     attached: BTreeMap<u32, (String, Role)>,
@@ -63,6 +67,7 @@ impl Node {
             attacher,
             devices,
             facts: facts(config, &inventory),
+            uplinks: uplinks(config, &inventory),
             inventory,
             attached: BTreeMap::new(),
             left_alone: BTreeMap::new(),
@@ -85,6 +90,22 @@ impl Node {
     /// The loaded programs.
     pub(super) const fn programs(&mut self) -> &mut Ebpf {
         &mut self.bpf
+    }
+
+    /// The source that packets get which are sent out of a device, by the device's index; 0 for devices without an
+    /// address, which is that of the first uplink.
+    pub(super) fn sources(&self) -> BTreeMap<(Family, u32), IpAddr> {
+        let mut sources = self.inventory.sources.clone();
+        for family in [Family::V4, Family::V6] {
+            let first = self
+                .uplinks
+                .iter()
+                .find_map(|index| sources.get(&(family, *index)));
+            if let Some(addr) = first.copied() {
+                sources.insert((family, 0), addr);
+            }
+        }
+        sources
     }
 
     /// How many devices are attached to.
@@ -157,6 +178,7 @@ impl Node {
             }
         }
         self.facts = facts(config, &self.inventory);
+        self.uplinks = uplinks(config, &self.inventory);
         self.compare(config);
     }
 
@@ -334,21 +356,23 @@ impl Node {
     }
 }
 
+/// Indexes of the node's uplinks.
+fn uplinks(config: &Config, inventory: &Inventory) -> Vec<u32> {
+    let is_uplink = |device: &&Device| role(device, &config.overrides) == Ok(Role::Uplink);
+    let uplinks = inventory.devices.values().filter(is_uplink);
+    uplinks.map(|device| device.index).collect()
+}
+
 /// The node's name, and the addresses that NodePorts are served on: those of its uplinks, or those on any device that
 /// the operator's networks contain.
 fn facts(config: &Config, inventory: &Inventory) -> NodeFacts {
-    let is_uplink = |index: &u32| {
-        inventory
-            .devices
-            .get(index)
-            .is_some_and(|device| role(device, &config.overrides) == Ok(Role::Uplink))
-    };
+    let uplinks = uplinks(config, inventory);
     let addresses = inventory
         .addresses
         .iter()
         .filter(|(index, addr)| {
             if config.nodeport_addresses.is_empty() {
-                is_uplink(index)
+                uplinks.contains(index)
             } else {
                 config.serves_node_ports(addr)
             }

@@ -49,6 +49,11 @@ impl Wanted {
         lab: true,
         ..Self::NOTHING
     };
+    /// What the benchmark needs.
+    pub(crate) const BENCH: Self = Self {
+        toolchain: true,
+        ..Self::NOTHING
+    };
     /// What the tests need.
     pub(crate) const TEST: Self = Self {
         toolchain: true,
