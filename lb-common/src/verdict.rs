@@ -79,12 +79,14 @@ reasons! {
     71 NoRoute Drop "no_route" "The node has no route or no address of its own towards where the packet must be sent.";
     72 TtlExpired Drop "ttl_expired" "Sent out again by the node, and its time to live ends here.";
     73 TooBig Drop "too_big" "Sent out again by the node, and larger than the route takes.";
+    74 NoLocalEndpoints Drop "no_local_endpoints" "Policy Local, and all endpoints of the service run on other nodes.";
 
     96 SocketRewritten Forward "socket_rewritten" "A process of the node was sent to an endpoint.";
     97 SocketReplyRestored Forward "socket_reply_restored" "A process of the node was shown the service's address as its peer.";
     98 SocketNotService Pass "socket_not_service" "A process of the node talks to something that is no service.";
     99 SocketNoEndpoints Drop "socket_no_endpoints" "A process of the node asked for a service that has no endpoint.";
     100 SocketBadTable Drop "socket_bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
+    101 SocketNoLocalEndpoints Drop "socket_no_local_endpoints" "A process of the node asked for a service of policy Local whose endpoints run on other nodes.";
 }
 
 impl Reason {
@@ -147,11 +149,13 @@ mod tests {
             (71, "no_route"),
             (72, "ttl_expired"),
             (73, "too_big"),
+            (74, "no_local_endpoints"),
             (96, "socket_rewritten"),
             (97, "socket_reply_restored"),
             (98, "socket_not_service"),
             (99, "socket_no_endpoints"),
             (100, "socket_bad_table"),
+            (101, "socket_no_local_endpoints"),
         ];
         let now: std::vec::Vec<_> = Reason::ALL
             .iter()

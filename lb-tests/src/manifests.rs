@@ -9,6 +9,7 @@ use lb_testkit::Host;
 pub struct Manifest {
     name: String,
     cluster_ips: Vec<String>,
+    spec: Vec<String>,
     ports: Vec<Port>,
     endpoints: Vec<Endpoint>,
 }
@@ -27,6 +28,7 @@ struct Endpoint {
     addresses: [IpAddr; 2],
     node: String,
     ready: bool,
+    terminating: bool,
 }
 
 impl Manifest {
@@ -38,6 +40,7 @@ impl Manifest {
                 format!("10.96.{}.{}", number >> 8, number & 255),
                 format!("fd00:10:96::{number:x}"),
             ],
+            spec: Vec::new(),
             ports: Vec::new(),
             endpoints: Vec::new(),
         }
@@ -66,6 +69,7 @@ impl Manifest {
             addresses: [pod.v4.into(), pod.v6.into()],
             node: node.to_owned(),
             ready: true,
+            terminating: false,
         });
         self
     }
@@ -87,6 +91,23 @@ impl Manifest {
         self
     }
 
+    /// The manifest with the endpoint on a pod on its way out: not ready, but it still serves.
+    #[must_use]
+    pub fn terminating(mut self, pod: &Host) -> Self {
+        self = self.unready(pod);
+        for endpoint in &mut self.endpoints {
+            endpoint.terminating |= endpoint.addresses[0] == IpAddr::from(pod.v4);
+        }
+        self
+    }
+
+    /// A further line of the Service's spec.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.spec.push(line.to_owned());
+        self
+    }
+
     /// The YAML: the Service and a slice for each family.
     pub fn yaml(&self) -> String {
         let mut text = String::new();
@@ -98,9 +119,13 @@ impl Manifest {
         let _ = write!(
             text,
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\nspec:\n  type: {kind}\n  clusterIP: {:?}\n  \
-             clusterIPs: {:?}\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n  ports:\n",
+             clusterIPs: {:?}\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n",
             self.name, self.cluster_ips[0], self.cluster_ips
         );
+        for line in &self.spec {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push_str("  ports:\n");
         for Port {
             name,
             protocol,
@@ -143,11 +168,14 @@ impl Manifest {
                 addresses,
                 node,
                 ready,
+                terminating,
             } in &self.endpoints
             {
+                let serving = *ready || *terminating;
                 let _ = writeln!(
                     text,
-                    "- {{addresses: [\"{}\"], nodeName: {node}, conditions: {{ready: {ready}}}}}",
+                    "- {{addresses: [\"{}\"], nodeName: {node}, conditions: {{ready: {ready}, serving: {serving}, \
+                     terminating: {terminating}}}}}",
                     addresses[nth]
                 );
             }

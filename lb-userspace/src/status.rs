@@ -164,7 +164,7 @@ impl Maps<'_> {
             .map_err(|source| StatusError::Mmap { name, source })?;
         let sizes: Vec<usize> = (0..capacity)
             .filter_map(|id| services.get(id))
-            .map(|word| TableRef(word).size() as usize)
+            .map(|word| TableRef(word).total() as usize)
             .filter(|size| *size > 0)
             .collect();
         line(out, name, sizes.len(), capacity)?;

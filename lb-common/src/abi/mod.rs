@@ -19,7 +19,9 @@ mod socket;
 pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
-    service::{Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Service, TableRef},
+    service::{
+        Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope, Service, TableRef,
+    },
     socket::{SocketKey, SocketPeer},
 };
 

@@ -80,8 +80,34 @@ impl Frontend {
     }
 }
 
-/// Where a service's Maglev table lies in MAGLEV: `size` slots from `offset` on. One word, so that a single store
-/// changes from an old table to a new one.
+/// Which endpoints of a service a flow may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// All that serve the cluster.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// Which traffic of a service has policy Local: it only goes to endpoints on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Policies {
+    /// `spec.internalTrafficPolicy`: what is sent to the cluster IP.
+    pub internal_local: bool,
+    /// `spec.externalTrafficPolicy`: what comes from outside to any other address.
+    pub external_local: bool,
+}
+
+/// Where a service's Maglev tables lie in MAGLEV, and which of them counts for whom. One word, so that a single store
+/// changes from the old tables to the new ones.
+///
+/// ```text
+///   bits  0..32   the first slot of the table of all endpoints
+///   bits 32..56   its number of slots: a power of two, or 0 for a service without endpoints
+///   bit  56       a table of the endpoints on this node follows it, of as many slots
+///   bit  57       internal traffic has policy Local
+///   bit  58       external traffic has policy Local
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct TableRef(pub u64);
@@ -90,9 +116,36 @@ impl TableRef {
     /// The table of a service without endpoints.
     pub const EMPTY: Self = Self(0);
 
-    /// A table of `size` slots (a power of two, or 0 for none) from slot `offset` on.
+    const SIZE: u64 = 0x00ff_ffff;
+    const HAS_LOCAL: u64 = 1 << 56;
+    const INTERNAL_LOCAL: u64 = 1 << 57;
+    const EXTERNAL_LOCAL: u64 = 1 << 58;
+
+    /// A table of `size` slots (a power of two below 2^24, or 0 for none) from slot `offset` on.
     pub const fn new(offset: u32, size: u32) -> Self {
-        Self((size as u64) << 32 | offset as u64)
+        Self((size as u64 & Self::SIZE) << 32 | offset as u64)
+    }
+
+    /// The same with a table of local endpoints behind it.
+    #[must_use]
+    pub const fn with_local(self) -> Self {
+        Self(self.0 | Self::HAS_LOCAL)
+    }
+
+    /// The same with these policies.
+    #[must_use]
+    pub const fn with_policies(self, policies: Policies) -> Self {
+        let internal = if policies.internal_local {
+            Self::INTERNAL_LOCAL
+        } else {
+            0
+        };
+        let external = if policies.external_local {
+            Self::EXTERNAL_LOCAL
+        } else {
+            0
+        };
+        Self(self.0 | internal | external)
     }
 
     /// The first slot.
@@ -101,18 +154,48 @@ impl TableRef {
         self.0 as u32
     }
 
-    /// The number of slots: a power of two, or 0 for a service without endpoints.
+    /// The number of slots of one table: a power of two, or 0 for a service without endpoints.
     #[inline(always)]
     pub const fn size(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.0 >> 32 & Self::SIZE) as u32
     }
 
-    /// The slot in MAGLEV that a flow hash falls on, if the table has any.
+    /// The number of slots of all tables together.
+    pub const fn total(self) -> u32 {
+        if self.has_local() {
+            2 * self.size()
+        } else {
+            self.size()
+        }
+    }
+
+    /// Whether there is a table of local endpoints.
     #[inline(always)]
-    pub const fn slot(self, hash: u32) -> Option<u32> {
-        match self.size() {
-            0 => None,
-            size => Some(self.offset().wrapping_add(hash & size.wrapping_sub(1))),
+    pub const fn has_local(self) -> bool {
+        self.0 & Self::HAS_LOCAL != 0
+    }
+
+    /// The policies.
+    #[inline(always)]
+    pub const fn policies(self) -> Policies {
+        Policies {
+            internal_local: self.0 & Self::INTERNAL_LOCAL != 0,
+            external_local: self.0 & Self::EXTERNAL_LOCAL != 0,
+        }
+    }
+
+    /// The slot in MAGLEV that a flow hash falls on, if there is an endpoint in the scope.
+    #[inline(always)]
+    pub const fn slot(self, hash: u32, scope: Scope) -> Option<u32> {
+        let size = self.size();
+        if size == 0 {
+            return None;
+        }
+        let slot = self.offset().wrapping_add(hash & size.wrapping_sub(1));
+        match scope {
+            Scope::Cluster => Some(slot),
+            Scope::Local if self.has_local() => Some(slot.wrapping_add(size)),
+            Scope::Local => None,
         }
     }
 }

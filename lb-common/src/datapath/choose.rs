@@ -1,15 +1,19 @@
 //! Which endpoint a new flow goes to.
 
-use super::{Family, Tables, Work, family};
+use super::{Family, Role, Tables, Work, family};
 use crate::{
-    abi::{Address, Backend, FrontendKey, TableRef},
+    abi::{Address, Backend, FrontendKey, FrontendKind, Policies, Scope},
     maglev,
     verdict::Reason,
 };
 
 /// Puts the endpoint for the packet's flow into `work`, with its index.
 #[inline(always)]
-pub(super) fn endpoint<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+pub(super) fn endpoint<F: Family, T: Tables<F>>(
+    tables: &T,
+    work: &mut Work<F::Addr>,
+    role: Role,
+) -> Result<(), Reason> {
     let key = &work.headers.key;
     let tuple = &key.tuple;
     let frontend = match tables.frontend(&FrontendKey::new(tuple.dst, tuple.dst_port(), key.proto())) {
@@ -17,12 +21,19 @@ pub(super) fn endpoint<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::A
         _ => return Err(Reason::NotService),
     };
     let hash = maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto());
-    match by_hash::<F, _>(tables, frontend.service, hash, &mut work.backend) {
+    let choice = Choice {
+        service: frontend.service,
+        kind: frontend.kind,
+        from_outside: matches!(role, Role::Uplink),
+        hash,
+    };
+    match by_hash::<F, _>(tables, choice, &mut work.backend) {
         Ok(index) => {
             work.index = index;
             Ok(())
         }
         Err(Failure::NoEndpoints) => Err(Reason::NoEndpoints),
+        Err(Failure::NoLocalEndpoints) => Err(Reason::NoLocalEndpoints),
         Err(Failure::BadTable) => Err(Reason::BadTable),
     }
 }
@@ -31,42 +42,72 @@ pub(super) fn endpoint<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::A
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     NoEndpoints,
+    NoLocalEndpoints,
     BadTable,
 }
 
-/// Puts the endpoint in the slot of a service's table that `hash` falls on into `backend`, and returns its index.
+/// What an endpoint is chosen by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub(super) service: u32,
+    /// A [`FrontendKind`] as its number.
+    pub(super) kind: u8,
+    /// Whether the client may be none of the cluster.
+    pub(super) from_outside: bool,
+    pub(super) hash: u32,
+}
+
+impl Choice {
+    /// The endpoints that count: those of the policy for internal traffic for a cluster IP, that for external traffic
+    /// for any other address. Clients of this node get the whole cluster at external addresses, whatever the policy
+    /// (KEP-2086 and `pkg/proxy/service.go` of Kubernetes).
+    #[inline(always)]
+    const fn scope(&self, policies: Policies) -> Scope {
+        let local = if self.kind == FrontendKind::ClusterIp as u8 {
+            policies.internal_local
+        } else {
+            policies.external_local && self.from_outside
+        };
+        if local { Scope::Local } else { Scope::Cluster }
+    }
+}
+
+/// Puts the endpoint that a service's tables give for `choice` into `backend`, and returns its index.
 #[inline(always)]
 pub(super) fn by_hash<F: Family, T: Tables<F>>(
     tables: &T,
-    service: u32,
-    hash: u32,
+    choice: Choice,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
-    let table = tables.service(service).ok_or(Failure::BadTable)?.table;
-    let index = in_table::<F, _>(tables, table, hash, backend)?;
-    if is_free(backend) {
-        // The agent gave the service a new table and freed a backend of the old one between our two reads. It writes
-        // the table first, so a second look finds the new one.
-        let table = tables.service(service).ok_or(Failure::BadTable)?.table;
-        let index = in_table::<F, _>(tables, table, hash, backend)?;
-        return if is_free(backend) {
-            Err(Failure::BadTable)
-        } else {
-            Ok(index)
-        };
+    let index = in_tables::<F, _>(tables, choice, backend)?;
+    if !is_free(backend) {
+        return Ok(index);
     }
-    Ok(index)
+    // The agent gave the service new tables and freed a backend of the old ones between our two reads. It writes the
+    // tables first, so a second look finds the new ones.
+    let index = in_tables::<F, _>(tables, choice, backend)?;
+    if is_free(backend) {
+        Err(Failure::BadTable)
+    } else {
+        Ok(index)
+    }
 }
 
-/// Puts the endpoint in the slot of `table` into `backend`; it may have been freed meanwhile.
+/// Puts the endpoint of the slot that is in force into `backend`; it may have been freed meanwhile.
 #[inline(always)]
-fn in_table<F: Family, T: Tables<F>>(
+fn in_tables<F: Family, T: Tables<F>>(
     tables: &T,
-    table: TableRef,
-    hash: u32,
+    choice: Choice,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
-    let slot = table.slot(hash).ok_or(Failure::NoEndpoints)?;
+    let table = tables.service(choice.service).ok_or(Failure::BadTable)?.table;
+    let Some(slot) = table.slot(choice.hash, choice.scope(table.policies())) else {
+        return Err(if table.size() == 0 {
+            Failure::NoEndpoints
+        } else {
+            Failure::NoLocalEndpoints
+        });
+    };
     let index = tables.slot(slot).ok_or(Failure::BadTable)?;
     if tables.backend(index, backend) {
         Ok(index)

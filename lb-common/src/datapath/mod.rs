@@ -176,7 +176,7 @@ where
     T: Tables<F>,
     E: Env<F>,
 {
-    if let Err(reason) = choose::endpoint::<F, _>(tables, work) {
+    if let Err(reason) = choose::endpoint::<F, _>(tables, work, role) {
         return Step::Keep(reason);
     }
     let source = match source::<F, _, _>(tables, env, work, role) {

@@ -2,7 +2,7 @@
 
 use super::{
     Family, Tables,
-    choose::{self, Failure},
+    choose::{self, Choice, Failure},
 };
 use crate::{
     abi::{Backend, FrontendKey, SocketKey, SocketPeer},
@@ -38,10 +38,17 @@ pub fn destination<F: Family, T: Tables<F>>(
     let Some(frontend) = tables.frontend(&FrontendKey::new(asked, port, proto)) else {
         return Destination::Unchanged(Reason::SocketNotService);
     };
-    let hash = maglev::socket_hash(cookie, port, proto);
+    let choice = Choice {
+        service: frontend.service,
+        kind: frontend.kind,
+        // The node's own processes belong to the cluster.
+        from_outside: false,
+        hash: maglev::socket_hash(cookie, port, proto),
+    };
     let mut backend = Backend::default();
-    match choose::by_hash::<F, _>(tables, frontend.service, hash, &mut backend) {
+    match choose::by_hash::<F, _>(tables, choice, &mut backend) {
         Ok(_) => {}
+        Err(Failure::NoLocalEndpoints) => return Destination::Unchanged(Reason::SocketNoLocalEndpoints),
         Err(Failure::NoEndpoints) => return Destination::Unchanged(Reason::SocketNoEndpoints),
         Err(Failure::BadTable) => return Destination::Unchanged(Reason::SocketBadTable),
     }

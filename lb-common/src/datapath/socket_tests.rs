@@ -2,7 +2,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::{
-    abi::{Backend, BackendFlags, Frontend, FrontendKind, Service, TableRef},
+    abi::{Backend, BackendFlags, Frontend, FrontendKind, Policies, Service, TableRef},
     datapath::{V4, V6},
     host::MemoryTables,
 };
@@ -179,4 +179,35 @@ fn ipv6_loopback_is_one_address() {
     assert_eq!(V6::loopback(one), Some(one));
     assert_eq!(V6::loopback([0, 0, 0, 2u32.to_be()]), None);
     assert_eq!(V6::loopback([0; 4]), None);
+}
+
+/// The node's own processes are inside of the cluster: the policy for external traffic does not mean them.
+#[test]
+fn policy_local_for_internal_traffic_holds_for_cluster_ips_only() {
+    let tables = world(&[BACKEND]);
+    let both = Policies {
+        internal_local: true,
+        external_local: true,
+    };
+    let table = TableRef::new(100, 64).with_policies(both);
+    tables.services.borrow_mut().insert(5, Service { table });
+    assert_eq!(
+        ask(&tables, COOKIE, CLUSTER_IP, PORT),
+        Destination::Unchanged(Reason::SocketNoLocalEndpoints)
+    );
+    let sent = Destination::Endpoint {
+        addr: BACKEND.0,
+        port: BACKEND.1,
+    };
+    assert_eq!(ask(&tables, COOKIE, LOOPBACK, NODE_PORT), sent);
+    tables.services.borrow_mut().insert(
+        5,
+        Service {
+            table: table.with_local(),
+        },
+    );
+    for slot in 164..228 {
+        tables.slots.borrow_mut().insert(slot, 0);
+    }
+    assert_eq!(ask(&tables, COOKIE, CLUSTER_IP, PORT), sent);
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::{
     abi::{
         Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Frontend, FrontendKey,
-        FrontendKind, Service, TableRef, Tuple, from_ip, port_to_wire,
+        FrontendKind, Policies, Service, TableRef, Tuple, from_ip, port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -49,6 +49,8 @@ pub struct ServiceSpec {
     pub kind: FrontendKind,
     /// Endpoints with whether each runs on this node.
     pub endpoints: Vec<(SocketAddr, bool)>,
+    /// Which traffic only goes to endpoints on this node.
+    pub policies: Policies,
     /// What is broken about the service, for cases of a defective agent.
     pub defect: Option<Defect>,
 }
@@ -159,6 +161,12 @@ pub fn backend_index(nth: u32) -> u32 {
     FIRST_BACKEND + nth
 }
 
+fn build(members: &[Member], size: u32) -> Vec<u32> {
+    let mut table = vec![0; size as usize];
+    maglev::build(members, &mut vec![Cursor::default(); members.len()], &mut table);
+    table
+}
+
 impl ServiceSpec {
     fn entries(&self, id: u32, next_slot: &mut u32, next_backend: &mut [u32; 2], entries: &mut Vec<Entry>) {
         let frontend = Frontend::new(id, self.kind);
@@ -169,6 +177,7 @@ impl ServiceSpec {
         });
         let next = &mut next_backend[usize::from(self.frontend.is_ipv6())];
         let mut members = Vec::new();
+        let mut local_members = Vec::new();
         for (endpoint, local) in &self.endpoints {
             let index = *next;
             *next += 1;
@@ -183,33 +192,33 @@ impl ServiceSpec {
             } else {
                 index
             };
-            members.push(Member {
+            let member = Member {
                 id,
                 weight: 1,
                 backend,
-            });
+            };
+            members.push(member);
+            if *local && self.policies != Policies::default() {
+                local_members.push(member);
+            }
         }
-        let mut table = vec![0; maglev::table_size(members.len()) as usize];
-        maglev::build(&members, &mut vec![Cursor::default(); members.len()], &mut table);
-        let size = table.len() as u32;
+        let size = maglev::table_size(members.len());
         let offset = match self.defect {
             Some(Defect::TableBeyondSlots) => u32::MAX - 1024,
             _ => *next_slot,
         };
-        if self.defect != Some(Defect::TableBeyondSlots) {
-            entries.extend(
-                (offset..)
-                    .zip(table)
-                    .map(|(slot, backend)| Entry::Slot(slot, backend)),
-            );
-            *next_slot += size;
+        let mut table = TableRef::new(offset, size).with_policies(self.policies);
+        let mut slots = build(&members, size);
+        if !local_members.is_empty() {
+            table = table.with_local();
+            slots.extend(build(&local_members, size));
         }
-        entries.push(Entry::Service(
-            id,
-            Service {
-                table: TableRef::new(offset, size),
-            },
-        ));
+        if self.defect != Some(Defect::TableBeyondSlots) {
+            let slots = (offset..).zip(slots);
+            entries.extend(slots.map(|(slot, backend)| Entry::Slot(slot, backend)));
+            *next_slot += table.total();
+        }
+        entries.push(Entry::Service(id, Service { table }));
     }
 
     fn backend(&self, index: u32, endpoint: SocketAddr, local: bool) -> Entry {

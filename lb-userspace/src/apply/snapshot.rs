@@ -57,7 +57,7 @@ impl KernelMaps {
             }
         }
         for (id, table) in &services {
-            let slots: Option<Vec<u32>> = (table.offset()..table.offset().saturating_add(table.size()))
+            let slots: Option<Vec<u32>> = (table.offset()..table.offset().saturating_add(table.total()))
                 .map(|slot| self.slots.get(slot))
                 .collect();
             if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {

@@ -1,6 +1,10 @@
 //! Who serves a service port.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
@@ -94,6 +98,21 @@ pub fn cluster_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeMap<EndpointAd
         chosen
             .map(|(addr, known)| (*addr, Endpoint { local: known.local }))
             .collect()
+    };
+    let ready = those(|known| known.ready);
+    if ready.is_empty() {
+        those(|known| known.serving && known.terminating)
+    } else {
+        ready
+    }
+}
+
+/// Who serves under policy Local: the ready endpoints on this node; if there is none, those on it that are terminating
+/// but still serve.
+pub fn local_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeSet<EndpointAddr> {
+    let those = |wanted: fn(&Known) -> bool| -> BTreeSet<EndpointAddr> {
+        let chosen = known.iter().filter(|(_, known)| known.local && wanted(known));
+        chosen.map(|(addr, _)| *addr).collect()
     };
     let ready = those(|known| known.ready);
     if ready.is_empty() {

@@ -8,6 +8,7 @@ mod claims;
 pub mod endpoints;
 pub mod frontends;
 mod notice;
+mod policies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Time};
+use lb_common::abi::Policies;
 
 use self::claims::{Claim, Claims};
 pub use self::{
@@ -55,8 +57,26 @@ impl fmt::Display for ServicePortKey {
 pub struct ServicePort {
     /// Its addresses; at least one.
     pub frontends: BTreeMap<FrontendAddr, FrontendKind>,
-    /// Who serves it. None of them means that connections are rejected.
+    /// Who serves the cluster. None of them means that connections are rejected.
     pub endpoints: BTreeMap<EndpointAddr, Endpoint>,
+    /// Which traffic only goes to endpoints on this node.
+    pub policies: Policies,
+    /// Who serves that traffic; nobody if no policy asks for it.
+    pub local: BTreeSet<EndpointAddr>,
+}
+
+impl ServicePort {
+    /// All its endpoints, with whether each runs on this node.
+    pub fn backends(&self) -> BTreeMap<EndpointAddr, bool> {
+        let local = self.local.iter().map(|endpoint| (*endpoint, true));
+        local
+            .chain(
+                self.endpoints
+                    .iter()
+                    .map(|(addr, endpoint)| (*addr, endpoint.local)),
+            )
+            .collect()
+    }
 }
 
 /// A change of what is desired.
@@ -105,6 +125,8 @@ struct Port {
     claim: Claim,
     frontends: BTreeMap<FrontendAddr, FrontendKind>,
     endpoints: BTreeMap<EndpointAddr, Endpoint>,
+    policies: Policies,
+    local: BTreeSet<EndpointAddr>,
 }
 
 /// The desired state of this node.
@@ -200,10 +222,18 @@ impl Desired {
                 key.family,
                 &self.facts.name,
             );
+            let policies = policies::of_service(service);
+            let any = policies.internal_local || policies.external_local;
             ports.entry(key.clone()).or_insert_with(|| Port {
                 claim: Claim::new(created.cloned(), key),
                 frontends: port.frontends,
                 endpoints: endpoints::cluster_set(&known),
+                policies,
+                local: if any {
+                    endpoints::local_set(&known)
+                } else {
+                    BTreeSet::new()
+                },
             });
         }
         ports
@@ -256,6 +286,8 @@ impl Desired {
             (!frontends.is_empty()).then(|| ServicePort {
                 frontends,
                 endpoints: port.endpoints.clone(),
+                policies: port.policies,
+                local: port.local.clone(),
             })
         });
         match wanted {

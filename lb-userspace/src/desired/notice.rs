@@ -75,13 +75,6 @@ pub(super) fn of_service(name: &ServiceName, service: &Service) -> BTreeSet<Noti
             served,
         });
     };
-    let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
-    if local(&spec.internal_traffic_policy) {
-        tell("internalTrafficPolicy Local".into(), "served as Cluster");
-    }
-    if local(&spec.external_traffic_policy) {
-        tell("externalTrafficPolicy Local".into(), "served as Cluster");
-    }
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         tell("sessionAffinity ClientIP".into(), "served as None");
     }

@@ -310,6 +310,62 @@ fn terminating_endpoints_that_serve_stand_in_when_none_is_ready() {
     assert_eq!(serving(endpoints), ["10.1.0.1:8080"]);
 }
 
+/// The endpoints of the local set, given the spec and the slice of Service web.
+fn local_set(spec: &str, endpoints: &str) -> (Policies, Vec<String>) {
+    let mut node = Node::new();
+    let update = node.update([web(spec), web_slice(endpoints)]);
+    let [Change::Apply(_, port)] = &update.changes[..] else {
+        panic!("{update:?}")
+    };
+    (
+        port.policies,
+        port.local.iter().map(ToString::to_string).collect(),
+    )
+}
+
+const HERE: &str = "{addresses: [10.1.0.1], nodeName: n1}, {addresses: [10.1.0.2], nodeName: n2}";
+
+#[test]
+fn policy_local_counts_the_endpoints_on_this_node() {
+    let (policies, local) = local_set(", internalTrafficPolicy: Local", HERE);
+    assert!(policies.internal_local && !policies.external_local);
+    assert_eq!(local, ["10.1.0.1:8080"]);
+    let (policies, local) = local_set(", externalTrafficPolicy: Local", HERE);
+    assert!(policies.external_local && !policies.internal_local);
+    assert_eq!(local, ["10.1.0.1:8080"]);
+}
+
+#[test]
+fn without_policy_local_there_is_no_local_set() {
+    let spec = ", internalTrafficPolicy: Cluster, externalTrafficPolicy: Cluster";
+    assert_eq!(local_set(spec, HERE), (Policies::default(), vec![]));
+}
+
+#[test]
+fn terminating_endpoints_of_this_node_stand_in_for_policy_local_when_none_here_is_ready() {
+    let leaving = "conditions: {ready: false, serving: true, terminating: true}";
+    let elsewhere = "{addresses: [10.1.0.2], nodeName: n2}";
+    let (_, local) = local_set(
+        ", externalTrafficPolicy: Local",
+        &format!("{{addresses: [10.1.0.1], nodeName: n1, {leaving}}}, {elsewhere}"),
+    );
+    assert_eq!(local, ["10.1.0.1:8080"]);
+    let ready = "{addresses: [10.1.0.3], nodeName: n1}";
+    let (_, local) = local_set(
+        ", externalTrafficPolicy: Local",
+        &format!("{{addresses: [10.1.0.1], nodeName: n1, {leaving}}}, {ready}"),
+    );
+    assert_eq!(local, ["10.1.0.3:8080"], "a ready one goes before");
+}
+
+#[test]
+fn a_change_of_the_policy_alone_is_told() {
+    let mut node = Node::new();
+    node.apply([web(""), web_slice(HERE)]);
+    assert_eq!(node.apply([web(", internalTrafficPolicy: Local")]).len(), 1);
+    assert_eq!(node.apply([web(", internalTrafficPolicy: Local")]).len(), 0);
+}
+
 #[test]
 fn a_service_without_usable_endpoints_keeps_its_frontends_to_reject() {
     assert_eq!(
@@ -511,13 +567,11 @@ fn a_service_port_that_lost_all_its_frontends_is_not_desired() {
 #[test]
 fn what_is_not_supported_is_told_once_per_service() {
     let mut node = Node::new();
-    let spec = ", sessionAffinity: ClientIP, internalTrafficPolicy: Local, externalTrafficPolicy: Local, loadBalancerSourceRanges: [10.0.0.0/8]";
+    let spec = ", sessionAffinity: ClientIP, loadBalancerSourceRanges: [10.0.0.0/8]";
     let told = |update: Update| update.notices.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         told(node.update([web(spec)])),
         [
-            "Service ns/web: externalTrafficPolicy Local is not supported yet, served as Cluster",
-            "Service ns/web: internalTrafficPolicy Local is not supported yet, served as Cluster",
             "Service ns/web: loadBalancerSourceRanges is not supported yet, served to every source",
             "Service ns/web: sessionAffinity ClientIP is not supported yet, served as None",
         ]

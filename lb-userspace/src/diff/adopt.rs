@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{abi::TableRef, limits::MAX_TABLE_SIZE, maglev::table_size};
+use lb_common::{abi::TableRef, limits::MAX_TABLE_SIZE};
 
 use super::{
     Ledger, Limits,
     ledger::{Entry, Record, Slot, Table},
     space::Block,
+    tables::recognise,
 };
 use crate::{
     desired::{EndpointAddr, ServicePortKey},
@@ -61,11 +62,11 @@ impl Ledger {
         // Space of tables that make no sense is held until nothing leads there, as far as they can work at all; the
         // good tables come first.
         for (id, table) in bad {
-            let works = table.size() <= MAX_TABLE_SIZE && snapshot.tables.contains_key(&id);
+            let works = table.total() <= 2 * MAX_TABLE_SIZE && snapshot.tables.contains_key(&id);
             if let Some(entry) = ledger.entries.get_mut(&id).filter(|_| works) {
                 entry.maybe = ledger
                     .space
-                    .reserve_range(table.offset(), table.offset().saturating_add(table.size()));
+                    .reserve_range(table.offset(), table.offset().saturating_add(table.total()));
             }
             ledger.doomed.insert(id);
         }
@@ -103,9 +104,6 @@ impl Ledger {
         {
             return None;
         }
-        if table.size() == 0 && table != TableRef::EMPTY {
-            return None;
-        }
         let no_slots = Vec::new();
         let found = if table.size() == 0 {
             &no_slots
@@ -115,9 +113,7 @@ impl Ledger {
         let slots = self.members(snapshot, family, protocol, found)?;
         let indexes: BTreeMap<EndpointAddr, u32> =
             slots.iter().map(|(addr, slot)| (*addr, slot.index)).collect();
-        if table.size() != table_size(slots.len()) || self.builder.build(&indexes) != *found {
-            return None;
-        }
+        let content = recognise(&mut self.builder, table, found, &indexes)?;
         let block = if table.size() == 0 {
             None
         } else {
@@ -130,10 +126,7 @@ impl Ledger {
             self.strays.remove(&(family, slot.index));
         }
         self.unclaimed.insert(id);
-        let table = Table {
-            block,
-            members: slots.keys().copied().collect(),
-        };
+        let table = Table { block, content };
         Some(Entry {
             table: Some(table),
             served: true,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::limits;
+use lb_common::{abi::Policies, limits};
 
 use super::{
     DiffError,
@@ -73,9 +73,24 @@ pub(super) struct Slot {
 /// What SERVICES holds for a service, and MAGLEV where that points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
-    /// `None` if the table is empty.
+    /// `None` if there are no endpoints.
     pub(super) block: Option<Block>,
-    pub(super) members: BTreeSet<EndpointAddr>,
+    pub(super) content: Content,
+}
+
+/// The endpoints of a service's tables, and its policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) cluster: BTreeSet<EndpointAddr>,
+    pub(super) local: BTreeSet<EndpointAddr>,
+    /// Those of a service without endpoints do not count.
+    pub(super) policies: Policies,
+}
+
+impl Content {
+    pub(super) fn members(&self) -> BTreeSet<EndpointAddr> {
+        self.cluster.union(&self.local).copied().collect()
+    }
 }
 
 /// An identifier that is in use.

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{abi::TableRef, maglev::table_size};
+use lb_common::abi::TableRef;
 
 use super::{
     DiffError, Ledger, Step,
     ledger::{Entry, Record, Table},
     planner::{Draft, What},
-    space::Block,
+    tables::Tables,
 };
 use crate::{
-    desired::{Endpoint, EndpointAddr, ServicePortKey},
+    desired::{EndpointAddr, ServicePort, ServicePortKey},
     plan::{BackendSlot, Family, Op},
 };
 
 impl Ledger {
     /// Backends, table and service of a service port.
     pub(super) fn make(&mut self, draft: &mut Draft, key: &ServicePortKey) {
-        let Some(wanted) = self.wanted.get(key).map(|port| port.endpoints.clone()) else {
+        let Some(wanted) = self.wanted.get(key).cloned() else {
             return;
         };
         let Some(id) = self.identifier(key) else {
@@ -56,20 +56,21 @@ impl Ledger {
         key: &ServicePortKey,
         id: u32,
         entry: &Entry,
-        wanted: &BTreeMap<EndpointAddr, Endpoint>,
+        wanted: &ServicePort,
     ) -> bool {
         let members = self.put_backends(draft, key, id, entry, wanted);
+        let tables = Tables::new(wanted, &members);
         if entry
             .table
             .as_ref()
-            .is_some_and(|table| table.members.iter().eq(members.keys()))
+            .is_some_and(|table| table.content == tables.content)
         {
             return true;
         }
-        if !entry.served && members.is_empty() && !wanted.is_empty() {
+        if !entry.served && members.is_empty() && !wanted.endpoints.is_empty() {
             return false;
         }
-        let size = table_size(members.len());
+        let size = tables.reference(0).total();
         let block = if size == 0 { None } else { self.space.take(size) };
         if size != 0 && block.is_none() {
             let limit = self.limits.maglev_slots;
@@ -82,7 +83,7 @@ impl Ledger {
         }
         if let Some(block) = block {
             self.reserved_blocks.insert(block);
-            let slots = self.builder.build(&members);
+            let slots = tables.slots(&mut self.builder);
             draft.push(
                 Op::WriteTable {
                     offset: block.offset,
@@ -91,13 +92,13 @@ impl Ledger {
                 What::Table { id },
             );
         }
-        let table = Table {
-            block,
-            members: members.into_keys().collect(),
-        };
         let op = Op::PutService {
             id,
-            table: block.map_or(TableRef::EMPTY, Block::table),
+            table: block.map_or(TableRef::EMPTY, |block| tables.reference(block.offset)),
+        };
+        let table = Table {
+            block,
+            content: tables.content,
         };
         let step = Step {
             op,
@@ -128,11 +129,11 @@ impl Ledger {
         key: &ServicePortKey,
         id: u32,
         entry: &Entry,
-        wanted: &BTreeMap<EndpointAddr, Endpoint>,
+        wanted: &ServicePort,
     ) -> BTreeMap<EndpointAddr, u32> {
         let mut members = BTreeMap::new();
         let mut missing = 0;
-        for (endpoint, Endpoint { local }) in wanted {
+        for (endpoint, local) in &wanted.backends() {
             let known = entry.slots.get(endpoint);
             let place = match known {
                 Some(slot) => Some((slot.index, slot.generation)),

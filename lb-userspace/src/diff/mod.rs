@@ -24,6 +24,7 @@ mod quarantine;
 mod space;
 mod sync;
 mod table;
+mod tables;
 mod unmake;
 
 use thiserror::Error;

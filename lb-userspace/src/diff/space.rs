@@ -20,9 +20,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The block that holds exactly that table; `None` if the table is empty or lies as no block does.
+    /// The block that holds exactly the tables of a service; `None` if there are none, or they lie as no block does.
     pub(super) fn of(table: TableRef) -> Option<Self> {
-        let size = table.size();
+        let size = table.total();
         let aligned = size.is_power_of_two() && table.offset().is_multiple_of(size);
         aligned.then(|| Self {
             offset: table.offset(),
@@ -32,10 +32,6 @@ impl Block {
 
     pub(super) fn size(self) -> u32 {
         1 << self.order
-    }
-
-    pub(super) fn table(self) -> TableRef {
-        TableRef::new(self.offset, self.size())
     }
 
     fn buddy(self) -> Self {

@@ -17,9 +17,9 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// The table of those endpoints, each with its index in BACKENDS. Which endpoint a slot belongs to depends on
-    /// nothing but the set of endpoints.
-    pub(super) fn build(&mut self, endpoints: &BTreeMap<EndpointAddr, u32>) -> Vec<u32> {
+    /// A table of `size` slots of those endpoints, each with its index in BACKENDS. Which endpoint a slot belongs to
+    /// depends on nothing but the set of endpoints and the size.
+    pub(super) fn build(&mut self, endpoints: &BTreeMap<EndpointAddr, u32>, size: u32) -> Vec<u32> {
         self.members.clear();
         self.members.extend(endpoints.iter().map(|(endpoint, backend)| {
             let port = port_to_wire(endpoint.port);
@@ -34,7 +34,7 @@ impl Builder {
             }
         }));
         self.cursors.resize(self.members.len(), Cursor::default());
-        let mut table = vec![0; maglev::table_size(self.members.len()) as usize];
+        let mut table = vec![0; size as usize];
         maglev::build(&self.members, &mut self.cursors, &mut table);
         table
     }

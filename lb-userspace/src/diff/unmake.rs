@@ -7,7 +7,7 @@ use lb_common::abi::TableRef;
 use super::{
     Ledger,
     backends::next_generation,
-    ledger::Table,
+    ledger::{Content, Table},
     planner::{Draft, What},
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Ledger {
             .steps
             .iter()
             .filter_map(|step| match (&step.op, &step.what) {
-                (Op::PutService { id, .. }, What::Service { table }) => Some((*id, table.members.clone())),
+                (Op::PutService { id, .. }, What::Service { table }) => Some((*id, table.content.members())),
                 _ => None,
             })
             .collect();
@@ -49,7 +49,7 @@ impl Ledger {
             if !entry.has_empty_table() {
                 let table = Table {
                     block: None,
-                    members: BTreeSet::new(),
+                    content: Content::default(),
                 };
                 draft.push(
                     Op::PutService {
@@ -61,12 +61,11 @@ impl Ledger {
             }
             free.extend(entry.slots.keys().map(|endpoint| (id, *endpoint)));
         }
-        let nobody = BTreeSet::new();
         for (id, entry) in ids.iter().filter_map(|id| Some((*id, self.entries.get(id)?))) {
             let members = match (planned.get(&id), &entry.table) {
-                (Some(planned), _) => planned,
-                (None, Some(table)) => &table.members,
-                (None, None) if !entry.served && entry.maybe.is_empty() => &nobody,
+                (Some(planned), _) => planned.clone(),
+                (None, Some(table)) => table.content.members(),
+                (None, None) if !entry.served && entry.maybe.is_empty() => BTreeSet::new(),
                 // Nobody knows which table is in force: every backend may be needed.
                 (None, None) => continue,
             };

@@ -3,11 +3,12 @@
 mod flows;
 mod headers;
 mod lengths;
+mod policies;
 mod services;
 mod snat;
 
 use lb_common::{
-    abi::{FrontendKind, proto},
+    abi::{FrontendKind, Policies, proto},
     datapath::{Hook, Role},
     flow::Seen,
     verdict::Reason,
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(services::cases());
     cases.extend(flows::cases());
     cases.extend(snat::cases());
+    cases.extend(policies::cases());
     cases
 }
 
@@ -109,6 +111,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
             proto,
             kind,
             endpoints: vec![(addr(endpoint), local)],
+            policies: Policies::default(),
             defect: None,
         }],
         flows: Vec::new(),

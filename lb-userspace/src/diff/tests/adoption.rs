@@ -146,7 +146,7 @@ fn a_table_outside_of_maglev_is_made_anew() {
         |model| {
             model
                 .services
-                .insert(service_of(model, A), TableRef::new(u32::MAX - 3, 1 << 31));
+                .insert(service_of(model, A), TableRef::new(u32::MAX - 3, 1 << 23));
         },
         &[B],
     );

@@ -69,7 +69,14 @@ fn port(key: &ServicePortKey, frontends: &[u8], endpoints: &[u8]) -> ServicePort
     ServicePort {
         frontends: frontends.iter().map(frontend).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
+        ..ServicePort::default()
     }
+}
+
+/// How many slots the tables of a service port take.
+fn slots_of(port: &ServicePort) -> u32 {
+    let one = lb_common::maglev::table_size(port.endpoints.len().max(port.local.len()));
+    if port.local.is_empty() { one } else { 2 * one }
 }
 
 /// TCP services of IPv4: name, frontends, endpoints.
@@ -158,11 +165,11 @@ impl Node {
     #[track_caller]
     fn assert_no_leaks(&self, wanted: &Wanted) {
         let usage = self.ledger.usage();
-        let table = |port: &ServicePort| u64::from(lb_common::maglev::table_size(port.endpoints.len()));
+        let table = |port: &ServicePort| u64::from(slots_of(port));
         assert_eq!(usage.services, wanted.len());
         assert_eq!(
             usage.backends,
-            wanted.values().map(|port| port.endpoints.len()).sum::<usize>()
+            wanted.values().map(|port| port.backends().len()).sum::<usize>()
         );
         assert_eq!(
             usage.frontends,

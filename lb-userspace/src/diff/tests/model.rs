@@ -68,7 +68,7 @@ impl Model {
         table.offset()
             ..table
                 .offset()
-                .saturating_add(table.size())
+                .saturating_add(table.total())
                 .min(self.limits.maglev_slots + 1)
     }
 
@@ -249,9 +249,9 @@ impl Model {
                 old.get(new_owner),
                 new.get(new_owner),
             ];
-            let sets: Vec<_> = sets.into_iter().flatten().map(|port| &port.endpoints).collect();
-            let may_be_empty = sets.iter().any(|set| set.is_empty());
-            let may = sets.into_iter().flat_map(BTreeMap::keys).copied().collect();
+            let sets: Vec<_> = sets.into_iter().flatten().map(ServicePort::backends).collect();
+            let may_be_empty = sets.iter().any(BTreeMap::is_empty);
+            let may = sets.into_iter().flat_map(BTreeMap::into_keys).collect();
             self.promise.insert(frontend, (may, may_be_empty));
         }
     }
@@ -296,32 +296,18 @@ impl Model {
                 ids.insert(*id);
                 frontends.insert(*frontend, (*id, *kind));
                 let slots = self.resolve(frontend).unwrap_or_default();
-                assert_eq!(
-                    slots.len() as u32,
-                    lb_common::maglev::table_size(port.endpoints.len())
-                );
+                assert_eq!(slots.len() as u32, super::slots_of(port));
                 let found: BTreeMap<EndpointAddr, bool> = slots
                     .into_iter()
                     .map(|slot| slot.expect("a backend in use"))
-                    .map(|slot| {
-                        (
-                            EndpointAddr {
-                                addr: slot.addr,
-                                port: slot.port,
-                            },
-                            slot.local,
-                        )
-                    })
+                    .map(|slot| (endpoint_of(&slot), slot.local))
                     .collect();
-                let endpoints = port
-                    .endpoints
-                    .iter()
-                    .map(|(addr, endpoint)| (*addr, endpoint.local))
-                    .collect();
-                assert_eq!(found, endpoints, "of {key}");
+                let table = self.services.get(id).copied().unwrap_or(TableRef::EMPTY);
+                self.assert_tables(table, port, frontend.family());
+                assert_eq!(found, port.backends(), "of {key}");
             }
             assert_eq!(ids.len(), 1, "{key} is one service");
-            *in_use.entry(key.family).or_default() += port.endpoints.len();
+            *in_use.entry(key.family).or_default() += port.backends().len();
         }
         assert_eq!(self.frontends, frontends, "no frontend too many");
         for family in Family::ALL {
@@ -342,6 +328,25 @@ impl Model {
         );
     }
 
+    /// The first table is of all endpoints, the second of those that count under policy Local.
+    #[track_caller]
+    fn assert_tables(&self, table: TableRef, port: &ServicePort, family: Family) {
+        let of = |range: Range<u32>| -> BTreeSet<EndpointAddr> {
+            let indexes = range.map(|slot| self.maglev[slot as usize]);
+            let backend = |index| match self.backends.get(&(family, index)) {
+                Some(SnapshotBackend::InUse(backend)) => endpoint_of(backend),
+                other => panic!("slot of {other:?}"),
+            };
+            indexes.map(backend).collect()
+        };
+        let (begin, middle) = (table.offset(), table.offset() + table.size());
+        assert_eq!(of(begin..middle), port.endpoints.keys().copied().collect());
+        assert_eq!(of(middle..table.offset() + table.total()), port.local);
+        if !port.endpoints.is_empty() {
+            assert_eq!(table.policies(), port.policies);
+        }
+    }
+
     /// What adoption reads back.
     pub(super) fn snapshot(&self) -> Snapshot {
         let ids = self
@@ -358,7 +363,7 @@ impl Model {
             .collect();
         let inside = |table: &TableRef| {
             table.size() > 0
-                && u64::from(table.offset()) + u64::from(table.size()) <= self.maglev.len() as u64
+                && u64::from(table.offset()) + u64::from(table.total()) <= self.maglev.len() as u64
         };
         let tables = services.iter().filter(|(_, table)| inside(table));
         let slots = |table: &TableRef| {
@@ -384,6 +389,13 @@ impl Model {
             services,
             backends: self.backends.clone(),
         }
+    }
+}
+
+fn endpoint_of(slot: &BackendSlot) -> EndpointAddr {
+    EndpointAddr {
+        addr: slot.addr,
+        port: slot.port,
     }
 }
 

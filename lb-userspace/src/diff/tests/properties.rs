@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lb_common::abi::Policies;
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +22,7 @@ fn keys() -> Vec<ServicePortKey> {
 /// A state: who has each of four frontends (of every protocol and family), and which of five endpoints each has.
 fn state() -> impl Strategy<Value = Wanted> {
     let owners = prop::collection::vec(prop::option::weighted(0.7, 0usize..3), 16);
-    let endpoints = prop::collection::vec((0u8..32, 0u8..32), 12);
+    let endpoints = prop::collection::vec((0u8..32, 0u8..32, any::<(bool, bool)>()), 12);
     (owners, endpoints).prop_map(|(owners, endpoints)| {
         let mut state = Wanted::new();
         for (i, key) in keys().into_iter().enumerate() {
@@ -29,11 +30,26 @@ fn state() -> impl Strategy<Value = Wanted> {
             let frontends: Vec<u8> = (0..4)
                 .filter(|f| owners[group * 4 + usize::from(*f)] == Some(i % 3))
                 .collect();
-            let (present, local) = endpoints[i];
+            let (present, local, (internal_local, external_local)) = endpoints[i];
             let numbers: Vec<u8> = (0..5).filter(|n| present >> n & 1 == 1).collect();
             let mut port = port(&key, &frontends, &numbers);
             for (n, endpoint) in port.endpoints.values_mut().enumerate() {
                 endpoint.local = local >> n & 1 == 1;
+            }
+            port.policies = Policies {
+                internal_local,
+                external_local,
+            };
+            if internal_local || external_local {
+                let local = port.endpoints.iter().filter(|(_, endpoint)| endpoint.local);
+                port.local = local.map(|(addr, _)| *addr).collect();
+                // One that terminates, while others elsewhere are ready.
+                if present & 0b11 == 0b11 && !local_ready(&port) {
+                    port.local.insert(EndpointAddr {
+                        addr: addr(key.family, 1, 77),
+                        port: 8080,
+                    });
+                }
             }
             if !port.frontends.is_empty() {
                 state.insert(key, port);
@@ -41,6 +57,10 @@ fn state() -> impl Strategy<Value = Wanted> {
         }
         state
     })
+}
+
+fn local_ready(port: &ServicePort) -> bool {
+    port.endpoints.values().any(|endpoint| endpoint.local)
 }
 
 fn steps() -> impl Strategy<Value = Vec<(Wanted, u64)>> {
@@ -140,7 +160,8 @@ proptest! {
             let empty = port.endpoints.is_empty() || next.endpoints.is_empty();
             if port.frontends == next.frontends && next.frontends == last.frontends && !empty {
                 let endpoints = port.endpoints.iter().chain(&next.endpoints).map(|(addr, e)| (*addr, *e)).collect();
-                former.insert(key.clone(), ServicePort { endpoints, frontends: port.frontends.clone() });
+                let local = port.local.union(&next.local).copied().collect();
+                former.insert(key.clone(), ServicePort { endpoints, frontends: port.frontends.clone(), local, ..ServicePort::default() });
             }
         }
         node.model.promise(&former, &third);

@@ -1,0 +1,109 @@
+//! The tables that a service is to have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{abi::TableRef, maglev::table_size};
+
+use super::{ledger::Content, table::Builder};
+use crate::desired::{EndpointAddr, ServicePort};
+
+/// The tables of a service: one of all endpoints, and one of those on this node if a policy asks for it.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) content: Content,
+    cluster: BTreeMap<EndpointAddr, u32>,
+    local: BTreeMap<EndpointAddr, u32>,
+}
+
+impl Tables {
+    /// Of the wanted endpoints those that have a place in BACKENDS, which `members` gives.
+    pub(super) fn new(wanted: &ServicePort, members: &BTreeMap<EndpointAddr, u32>) -> Self {
+        let those = |wanted: &dyn Fn(&EndpointAddr) -> bool| -> BTreeMap<EndpointAddr, u32> {
+            let chosen = members.iter().filter(|(endpoint, _)| wanted(endpoint));
+            chosen.map(|(endpoint, index)| (*endpoint, *index)).collect()
+        };
+        let local = those(&|endpoint| wanted.local.contains(endpoint));
+        let mut cluster = those(&|endpoint| wanted.endpoints.contains_key(endpoint));
+        if cluster.is_empty() {
+            // There was no room for the others.
+            cluster.clone_from(&local);
+        }
+        Self::of(cluster, local, wanted)
+    }
+
+    fn of(
+        cluster: BTreeMap<EndpointAddr, u32>,
+        local: BTreeMap<EndpointAddr, u32>,
+        wanted: &ServicePort,
+    ) -> Self {
+        let keys = |map: &BTreeMap<EndpointAddr, u32>| map.keys().copied().collect::<BTreeSet<_>>();
+        let policies = if cluster.is_empty() {
+            Default::default()
+        } else {
+            wanted.policies
+        };
+        Self {
+            content: Content {
+                cluster: keys(&cluster),
+                local: keys(&local),
+                policies,
+            },
+            cluster,
+            local,
+        }
+    }
+
+    /// Slots of one table.
+    fn size(&self) -> u32 {
+        table_size(self.cluster.len().max(self.local.len()))
+    }
+
+    /// What SERVICES holds if the tables lie at `offset`.
+    pub(super) fn reference(&self, offset: u32) -> TableRef {
+        if self.cluster.is_empty() {
+            return TableRef::EMPTY;
+        }
+        let table = TableRef::new(offset, self.size()).with_policies(self.content.policies);
+        if self.local.is_empty() {
+            table
+        } else {
+            table.with_local()
+        }
+    }
+
+    /// What MAGLEV holds for them.
+    pub(super) fn slots(&self, builder: &mut Builder) -> Vec<u32> {
+        let size = self.size();
+        let mut slots = builder.build(&self.cluster, size);
+        if !self.local.is_empty() {
+            slots.extend(builder.build(&self.local, size));
+        }
+        slots
+    }
+}
+
+/// The content of the tables that `table` and `slots` are, each endpoint with its index as `endpoints` tells. None if
+/// they are not as [`Tables`] would make them.
+pub(super) fn recognise(
+    builder: &mut Builder,
+    table: TableRef,
+    slots: &[u32],
+    endpoints: &BTreeMap<EndpointAddr, u32>,
+) -> Option<Content> {
+    if table.size() == 0 {
+        return (table == TableRef::EMPTY).then(Content::default);
+    }
+    let (cluster, local) = slots.split_at_checked(table.size() as usize)?;
+    let those = |half: &[u32]| -> BTreeMap<EndpointAddr, u32> {
+        let used: BTreeSet<u32> = half.iter().copied().collect();
+        let chosen = endpoints.iter().filter(|(_, index)| used.contains(index));
+        chosen.map(|(endpoint, index)| (*endpoint, *index)).collect()
+    };
+    let wanted = ServicePort {
+        policies: table.policies(),
+        ..ServicePort::default()
+    };
+    let tables = Tables::of(those(cluster), those(local), &wanted);
+    let same = tables.reference(table.offset()) == table && tables.slots(builder) == slots;
+    same.then_some(tables.content)
+}
