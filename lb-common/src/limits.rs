@@ -36,6 +36,9 @@ pub const MAGLEV_SLOTS: u32 = 4 * 1024 * 1024;
 /// Default number of socket peers remembered per family.
 pub const SOCKETS: u32 = 65_536;
 
+/// Default number of clients of services with session affinity that are remembered per family.
+pub const AFFINITIES: u32 = 65_536;
+
 /// Largest Maglev table of one service, in slots.
 pub const MAX_TABLE_SIZE: u32 = 131_072;
 

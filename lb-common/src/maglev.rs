@@ -34,6 +34,13 @@ pub fn flow_hash<A: Address>(src: A, src_port: u16, dst_port: u16, proto: u8) ->
     mix(mix(src.fold()) ^ ports) as u32
 }
 
+/// The hash of a client that is to stay with its endpoint: of its address alone, so that every node and every port of
+/// the client gives the same. `epoch` is 0 until the client has come back too late.
+#[inline(always)]
+pub fn affinity_hash<A: Address>(client: A, epoch: u32) -> u32 {
+    mix(mix(client.fold()) ^ epoch as u64) as u32
+}
+
 /// The hash of a socket of the node itself, which has no source port yet when its endpoint is chosen.
 #[inline(always)]
 pub const fn socket_hash(cookie: u64, dst_port: u16, proto: u8) -> u32 {

@@ -6,7 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+    },
     datapath::Works,
     limits,
     verdict::Reason,
@@ -60,6 +62,16 @@ pub(crate) static SOURCES4: HashMap<u32, V4> = HashMap::pinned(limits::SOURCES, 
 /// Addresses of the node by device.
 #[map]
 pub(crate) static SOURCES6: HashMap<u32, V6> = HashMap::pinned(limits::SOURCES, 0);
+
+/// Which endpoints clients stay with.
+#[map]
+pub(crate) static AFFINITY4: LruHashMap<AffinityKey<V4>, Affinity> =
+    LruHashMap::pinned(limits::AFFINITIES, 0);
+
+/// Which endpoints clients stay with.
+#[map]
+pub(crate) static AFFINITY6: LruHashMap<AffinityKey<V6>, Affinity> =
+    LruHashMap::pinned(limits::AFFINITIES, 0);
 
 /// Where the tc programs work on a packet. Not pinned: it holds nothing between packets.
 #[map]

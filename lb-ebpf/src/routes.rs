@@ -114,7 +114,7 @@ impl Env<V6> for Surroundings {
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: takes no arguments. The resolution is that of the timer tick, 1 to 10 ms.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

@@ -16,7 +16,7 @@ use lb_common::{
     verdict::{Action, Reason},
 };
 
-use crate::{globals, maps, tables::Kernel};
+use crate::{globals, maps, routes, tables::Kernel};
 
 /// The call goes on.
 pub(crate) const ALLOW: i32 = 1;
@@ -120,7 +120,14 @@ pub(crate) fn ask6(call: &Call) -> i32 {
         );
     }
     finish(
-        match socket::destination::<V6, _>(&Kernel, call.cookie(), addr, call.port(), call.protocol()) {
+        match socket::destination::<V6, _>(
+            &Kernel,
+            call.cookie(),
+            addr,
+            call.port(),
+            call.protocol(),
+            routes::now(),
+        ) {
             Destination::Unchanged(reason) => Err(reason),
             Destination::Endpoint { addr, port } => {
                 call.set_port(port);
@@ -134,7 +141,14 @@ pub(crate) fn ask6(call: &Call) -> i32 {
 /// The endpoint's address for an IPv4 peer; its port is set already.
 #[inline(always)]
 fn ask_v4(call: &Call, addr: u32) -> Result<u32, Reason> {
-    match socket::destination::<V4, _>(&Kernel, call.cookie(), addr, call.port(), call.protocol()) {
+    match socket::destination::<V4, _>(
+        &Kernel,
+        call.cookie(),
+        addr,
+        call.port(),
+        call.protocol(),
+        routes::now(),
+    ) {
         Destination::Unchanged(reason) => Err(reason),
         Destination::Endpoint { addr, port } => {
             call.set_port(port);

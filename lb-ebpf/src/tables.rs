@@ -9,13 +9,15 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 use lb_common::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+    },
     datapath::{InsertError, Tables, V4, V6},
 };
 
 use crate::maps::{
-    BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6,
-    SOURCES4, SOURCES6,
+    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES,
+    SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -44,7 +46,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident, $sources:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
@@ -86,6 +88,22 @@ macro_rules! tables {
                 // overlap.
                 unsafe { ptr::copy_nonoverlapping(flow, into, 1) };
                 true
+            }
+
+            #[inline(always)]
+            fn affinity(&self, key: &AffinityKey<$addr>, into: &mut Affinity) -> bool {
+                let Some(affinity) = $affinities.get_ptr(key) else {
+                    return false;
+                };
+                // SAFETY: as for flows.
+                unsafe { ptr::copy_nonoverlapping(affinity, into, 1) };
+                true
+            }
+
+            #[inline(always)]
+            fn remember_affinity(&self, key: &AffinityKey<$addr>, affinity: &Affinity) {
+                // Without the entry the client is sent by its address again.
+                let _ = $affinities.insert(key, affinity, BPF_ANY.into());
             }
 
             #[inline(always)]
@@ -139,5 +157,9 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4, SOURCES4);
-tables!(V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6, SOURCES6);
+tables!(
+    V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4, SOURCES4, AFFINITY4
+);
+tables!(
+    V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6, SOURCES6, AFFINITY6
+);

@@ -8,7 +8,10 @@ use aya::{
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
 };
 use lb_common::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, map},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+        map,
+    },
     datapath::{Hook, Ports, Role},
     limits,
     verdict::Reason,
@@ -166,7 +169,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 13] {
+    fn layouts(&self) -> [Layout; 15] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -191,6 +194,8 @@ impl Sizes {
             of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
             of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
             of::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, limits::SOCKETS),
+            of::<AffinityKey<V4>, Affinity>(map::AFFINITY4, limits::AFFINITIES),
+            of::<AffinityKey<V6>, Affinity>(map::AFFINITY6, limits::AFFINITIES),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),

@@ -4,7 +4,8 @@ use std::{io, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
-    Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, SocketKey, SocketPeer, TableRef, map,
+    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, SocketKey,
+    SocketPeer, TableRef, map,
 };
 use thiserror::Error;
 
@@ -94,6 +95,8 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.hash::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, out)?;
     maps.hash::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, out)?;
     maps.hash::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, out)?;
+    maps.hash::<AffinityKey<V4>, Affinity>(map::AFFINITY4, out)?;
+    maps.hash::<AffinityKey<V6>, Affinity>(map::AFFINITY6, out)?;
     writeln!(out, "packets and calls")?;
     for (reason, count) in read_counters(&maps.counters()?)? {
         writeln!(out, "  {:<24} {count:>12}  {}", reason.name(), reason.help())?;

@@ -2,7 +2,10 @@
 
 use core::mem::{offset_of, size_of};
 
-use super::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer, TableRef, Tuple};
+use super::{
+    Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+    TableRef, Tuple,
+};
 
 type V4 = u32;
 type V6 = [u32; 4];
@@ -24,6 +27,9 @@ layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, pad: [u8; 3] = 5 });
 layout!(Service, 8, { table: TableRef = 0 });
 layout!(Backend<V4>, 12, { addr: V4 = 0, generation: u32 = 4, port: u16 = 8, flags: u8 = 10, proto: u8 = 11 });
 layout!(Backend<V6>, 24, { addr: V6 = 0, generation: u32 = 16, port: u16 = 20, flags: u8 = 22, proto: u8 = 23 });
+layout!(AffinityKey<V4>, 8, { client: V4 = 0, service: u32 = 4 });
+layout!(AffinityKey<V6>, 20, { client: V6 = 0, service: u32 = 16 });
+layout!(Affinity, 24, { backend: u32 = 0, generation: u32 = 4, epoch: u32 = 8, pad: u32 = 12, last_used: u64 = 16 });
 layout!(Tuple<V4>, 12, { src: V4 = 0, dst: V4 = 4, ports: u32 = 8 });
 layout!(Tuple<V6>, 36, { src: V6 = 0, dst: V6 = 16, ports: u32 = 32 });
 layout!(FlowKey<V4>, 16, { tuple: Tuple<V4> = 0, protocol: u32 = 12 });
@@ -62,6 +68,9 @@ mod pod {
         FrontendKey<V6>,
         Frontend,
         Service,
+        AffinityKey<V4>,
+        AffinityKey<V6>,
+        Affinity,
         Backend<V4>,
         Backend<V6>,
         FlowKey<V4>,

@@ -20,7 +20,8 @@ pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     service::{
-        Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope, Service, TableRef,
+        Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope,
+        Service, TableRef,
     },
     socket::{SocketKey, SocketPeer},
 };
@@ -68,11 +69,15 @@ pub mod map {
     pub const SOURCES4: &str = "SOURCES4";
     /// The same for IPv6.
     pub const SOURCES6: &str = "SOURCES6";
+    /// Which endpoints IPv4 clients of services with session affinity stay with.
+    pub const AFFINITY4: &str = "AFFINITY4";
+    /// The same for IPv6 clients.
+    pub const AFFINITY6: &str = "AFFINITY6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 13] = [
+    pub const PINNED: [&str; 15] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, SOCKETS4, SOCKETS6,
-        SOURCES4, SOURCES6, COUNTERS,
+        SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
     ];
 }

@@ -89,13 +89,16 @@ pub enum Scope {
     Local,
 }
 
-/// Which traffic of a service has policy Local: it only goes to endpoints on this node.
+/// Which traffic of a service has policy Local (it only goes to endpoints on this node), and how long clients stay with
+/// their endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Policies {
     /// `spec.internalTrafficPolicy`: what is sent to the cluster IP.
     pub internal_local: bool,
     /// `spec.externalTrafficPolicy`: what comes from outside to any other address.
     pub external_local: bool,
+    /// `spec.sessionAffinity` ClientIP with its timeout in s; 0 for None.
+    pub affinity: u32,
 }
 
 /// Where a service's Maglev tables lie in MAGLEV, and which of them counts for whom. One word, so that a single store
@@ -103,10 +106,11 @@ pub struct Policies {
 ///
 /// ```text
 ///   bits  0..32   the first slot of the table of all endpoints
-///   bits 32..56   its number of slots: a power of two, or 0 for a service without endpoints
-///   bit  56       a table of the endpoints on this node follows it, of as many slots
-///   bit  57       internal traffic has policy Local
-///   bit  58       external traffic has policy Local
+///   bits 32..37   its number of slots, a power of two: 1 more than the power; 0 for a service without endpoints
+///   bit  37       a table of the endpoints on this node follows it, of as many slots
+///   bit  38       internal traffic has policy Local
+///   bit  39       external traffic has policy Local
+///   bits 40..57   how long (s) a client stays with its endpoint; 0 for no longer than a flow
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -116,14 +120,22 @@ impl TableRef {
     /// The table of a service without endpoints.
     pub const EMPTY: Self = Self(0);
 
-    const SIZE: u64 = 0x00ff_ffff;
-    const HAS_LOCAL: u64 = 1 << 56;
-    const INTERNAL_LOCAL: u64 = 1 << 57;
-    const EXTERNAL_LOCAL: u64 = 1 << 58;
+    /// The longest affinity, in s: a day is the most that the API server takes (`MaxClientIPServiceAffinitySeconds`).
+    pub const MAX_AFFINITY: u32 = 86_400;
 
-    /// A table of `size` slots (a power of two below 2^24, or 0 for none) from slot `offset` on.
+    const ORDER: u64 = 0x1f;
+    const HAS_LOCAL: u64 = 1 << 37;
+    const INTERNAL_LOCAL: u64 = 1 << 38;
+    const EXTERNAL_LOCAL: u64 = 1 << 39;
+    const AFFINITY: u64 = 0x1_ffff;
+
+    /// A table of `size` slots (a power of two up to 2^30, or 0 for none) from slot `offset` on.
     pub const fn new(offset: u32, size: u32) -> Self {
-        Self((size as u64 & Self::SIZE) << 32 | offset as u64)
+        if size == 0 {
+            return Self(offset as u64);
+        }
+        let order = (size.trailing_zeros() as u64 + 1) & Self::ORDER;
+        Self(order << 32 | offset as u64)
     }
 
     /// The same with a table of local endpoints behind it.
@@ -145,7 +157,12 @@ impl TableRef {
         } else {
             0
         };
-        Self(self.0 | internal | external)
+        let affinity = if policies.affinity > Self::MAX_AFFINITY {
+            Self::MAX_AFFINITY
+        } else {
+            policies.affinity
+        };
+        Self(self.0 | internal | external | (affinity as u64) << 40)
     }
 
     /// The first slot.
@@ -157,7 +174,10 @@ impl TableRef {
     /// The number of slots of one table: a power of two, or 0 for a service without endpoints.
     #[inline(always)]
     pub const fn size(self) -> u32 {
-        (self.0 >> 32 & Self::SIZE) as u32
+        match (self.0 >> 32 & Self::ORDER) as u32 {
+            0 => 0,
+            order => 1 << (order - 1),
+        }
     }
 
     /// The number of slots of all tables together.
@@ -181,6 +201,7 @@ impl TableRef {
         Policies {
             internal_local: self.0 & Self::INTERNAL_LOCAL != 0,
             external_local: self.0 & Self::EXTERNAL_LOCAL != 0,
+            affinity: (self.0 >> 40 & Self::AFFINITY) as u32,
         }
     }
 
@@ -206,6 +227,32 @@ impl TableRef {
 pub struct Service {
     /// The endpoints that new flows are spread over.
     pub table: TableRef,
+}
+
+/// A client of a service with session affinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct AffinityKey<A> {
+    /// The client's address, bytes as in the packet; unspecified for the node's own processes.
+    pub client: A,
+    /// Index into SERVICES.
+    pub service: u32,
+}
+
+/// Which endpoint a client stays with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Affinity {
+    /// Index of the endpoint in BACKENDS.
+    pub backend: u32,
+    /// Generation of that slot when the endpoint was chosen.
+    pub generation: u32,
+    /// Moves on when the client comes back too late, so that it may meet another endpoint then.
+    pub epoch: u32,
+    /// Zero.
+    pub pad: u32,
+    /// When the client last opened a flow, in ns of the monotonic clock.
+    pub last_used: u64,
 }
 
 /// Bits of [`Backend::flags`].

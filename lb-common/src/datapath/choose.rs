@@ -1,16 +1,17 @@
 //! Which endpoint a new flow goes to.
 
-use super::{Family, Role, Tables, Work, family};
+use super::{Env, Family, Role, Tables, Work, family};
 use crate::{
-    abi::{Address, Backend, FrontendKey, FrontendKind, Policies, Scope},
+    abi::{Address, Affinity, AffinityKey, Backend, FrontendKey, FrontendKind, Policies, Scope},
     maglev,
     verdict::Reason,
 };
 
 /// Puts the endpoint for the packet's flow into `work`, with its index.
 #[inline(always)]
-pub(super) fn endpoint<F: Family, T: Tables<F>>(
+pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
+    env: &E,
     work: &mut Work<F::Addr>,
     role: Role,
 ) -> Result<(), Reason> {
@@ -20,14 +21,15 @@ pub(super) fn endpoint<F: Family, T: Tables<F>>(
         Some(frontend) if family::takes_packets(frontend.kind) => frontend,
         _ => return Err(Reason::NotService),
     };
-    let hash = maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto());
     let choice = Choice {
         service: frontend.service,
         kind: frontend.kind,
         from_outside: matches!(role, Role::Uplink),
-        hash,
+        hash: maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto()),
+        client: tuple.src,
+        now: env.now(),
     };
-    match by_hash::<F, _>(tables, choice, &mut work.backend) {
+    match choose::<F, _>(tables, &choice, &mut work.backend) {
         Ok(index) => {
             work.index = index;
             Ok(())
@@ -48,16 +50,21 @@ pub(super) enum Failure {
 
 /// What an endpoint is chosen by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Choice {
+pub(super) struct Choice<A> {
     pub(super) service: u32,
     /// A [`FrontendKind`] as its number.
     pub(super) kind: u8,
     /// Whether the client may be none of the cluster.
     pub(super) from_outside: bool,
+    /// Of the flow; counts without session affinity.
     pub(super) hash: u32,
+    /// Who asks, for session affinity.
+    pub(super) client: A,
+    /// The time, in ns.
+    pub(super) now: u64,
 }
 
-impl Choice {
+impl<A: Address> Choice<A> {
     /// The endpoints that count: those of the policy for internal traffic for a cluster IP, that for external traffic
     /// for any other address. Clients of this node get the whole cluster at external addresses, whatever the policy
     /// (KEP-2086 and `pkg/proxy/service.go` of Kubernetes).
@@ -72,20 +79,77 @@ impl Choice {
     }
 }
 
-/// Puts the endpoint that a service's tables give for `choice` into `backend`, and returns its index.
+/// Puts the endpoint for `choice` into `backend`, and returns its index.
 #[inline(always)]
-pub(super) fn by_hash<F: Family, T: Tables<F>>(
+pub(super) fn choose<F: Family, T: Tables<F>>(
     tables: &T,
-    choice: Choice,
+    choice: &Choice<F::Addr>,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
-    let index = in_tables::<F, _>(tables, choice, backend)?;
+    let policies = tables
+        .service(choice.service)
+        .ok_or(Failure::BadTable)?
+        .table
+        .policies();
+    if policies.affinity == 0 {
+        return by_hash::<F, _>(tables, choice, choice.hash, backend);
+    }
+    with_affinity::<F, _>(tables, choice, policies, backend)
+}
+
+/// The endpoint that the client had before, if it comes back in time and the endpoint still counts; otherwise one by the
+/// client's address, which is remembered.
+#[inline(always)]
+fn with_affinity<F: Family, T: Tables<F>>(
+    tables: &T,
+    choice: &Choice<F::Addr>,
+    policies: Policies,
+    backend: &mut Backend<F::Addr>,
+) -> Result<u32, Failure> {
+    let key = AffinityKey {
+        client: choice.client,
+        service: choice.service,
+    };
+    let mut affinity = Affinity::default();
+    if tables.affinity(&key, &mut affinity) {
+        let away = choice.now.saturating_sub(affinity.last_used);
+        if away > policies.affinity as u64 * NS_PER_S {
+            affinity.epoch = affinity.epoch.wrapping_add(1);
+        } else if tables.backend(affinity.backend, backend)
+            && backend.is_serving(affinity.generation)
+            && (matches!(choice.scope(policies), Scope::Cluster) || backend.is_local())
+        {
+            affinity.last_used = choice.now;
+            tables.remember_affinity(&key, &affinity);
+            return Ok(affinity.backend);
+        }
+    }
+    let hash = maglev::affinity_hash(choice.client, affinity.epoch);
+    let index = by_hash::<F, _>(tables, choice, hash, backend)?;
+    affinity.backend = index;
+    affinity.generation = backend.generation;
+    affinity.last_used = choice.now;
+    tables.remember_affinity(&key, &affinity);
+    Ok(index)
+}
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// Puts the endpoint that a service's tables give for `hash` into `backend`, and returns its index.
+#[inline(always)]
+fn by_hash<F: Family, T: Tables<F>>(
+    tables: &T,
+    choice: &Choice<F::Addr>,
+    hash: u32,
+    backend: &mut Backend<F::Addr>,
+) -> Result<u32, Failure> {
+    let index = in_tables::<F, _>(tables, choice, hash, backend)?;
     if !is_free(backend) {
         return Ok(index);
     }
     // The agent gave the service new tables and freed a backend of the old ones between our two reads. It writes the
     // tables first, so a second look finds the new ones.
-    let index = in_tables::<F, _>(tables, choice, backend)?;
+    let index = in_tables::<F, _>(tables, choice, hash, backend)?;
     if is_free(backend) {
         Err(Failure::BadTable)
     } else {
@@ -97,11 +161,12 @@ pub(super) fn by_hash<F: Family, T: Tables<F>>(
 #[inline(always)]
 fn in_tables<F: Family, T: Tables<F>>(
     tables: &T,
-    choice: Choice,
+    choice: &Choice<F::Addr>,
+    hash: u32,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
     let table = tables.service(choice.service).ok_or(Failure::BadTable)?.table;
-    let Some(slot) = table.slot(choice.hash, choice.scope(table.policies())) else {
+    let Some(slot) = table.slot(hash, choice.scope(table.policies())) else {
         return Err(if table.size() == 0 {
             Failure::NoEndpoints
         } else {

@@ -42,16 +42,16 @@ fn is_alive<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>, now: 
 }
 
 /// Records the packet's flow to the backend in `work`, both directions or none, and leaves the packet's own entry
-/// in `work`. `source` is the address that the endpoint is to see; if it is not the client's, the flow is redirected.
+/// in `work`. If the source that the endpoint is to see is not the client, the flow is redirected.
 /// Returns whether the flow is new or had an endpoint before.
 #[inline(never)]
 pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
     env: &E,
     work: &mut Work<F::Addr>,
-    source: F::Addr,
 ) -> Result<Reason, Reason> {
     let reason = forget_former(tables, work);
+    let source = work.source;
     let now = env.now();
     let key = &work.headers.key;
     let redirected = source != key.tuple.src;

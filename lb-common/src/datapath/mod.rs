@@ -109,7 +109,14 @@ where
         Hook::Egress => leaving::<F, _, _>(tables, env, work),
         Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
             Some(step) => step,
-            None => opening::<F, _, _>(tables, env, work, role),
+            // One after the other: nested, they would need more stack than there is.
+            None => match opening::<F, _, _>(tables, env, work, role) {
+                Ok(()) => match flows::record(tables, env, work) {
+                    Ok(reason) => Step::Translate(reason),
+                    Err(reason) => Step::Keep(reason),
+                },
+                Err(reason) => Step::Keep(reason),
+            },
         },
     };
     let reason = match step {
@@ -168,25 +175,17 @@ where
     Some(Step::Translate(reason))
 }
 
-/// Into the node, the flow being unknown or at its end: choose an endpoint and record the flow.
+/// Into the node, the flow being unknown or at its end: choose an endpoint, and the source that it is to see.
 #[inline(never)]
-fn opening<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>, role: Role) -> Step
+fn opening<F, T, E>(tables: &T, env: &E, work: &mut Work<F::Addr>, role: Role) -> Result<(), Reason>
 where
     F: Family,
     T: Tables<F>,
     E: Env<F>,
 {
-    if let Err(reason) = choose::endpoint::<F, _>(tables, work, role) {
-        return Step::Keep(reason);
-    }
-    let source = match source::<F, _, _>(tables, env, work, role) {
-        Ok(source) => source,
-        Err(reason) => return Step::Keep(reason),
-    };
-    match flows::record(tables, env, work, source) {
-        Ok(reason) => Step::Translate(reason),
-        Err(reason) => Step::Keep(reason),
-    }
+    choose::endpoint::<F, _, _>(tables, env, work, role)?;
+    work.source = source::<F, _, _>(tables, env, work, role)?;
+    Ok(())
 }
 
 /// The address that the endpoint is to see: the client's, unless its answer would not come back through this node.

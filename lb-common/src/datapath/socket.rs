@@ -5,7 +5,7 @@ use super::{
     choose::{self, Choice, Failure},
 };
 use crate::{
-    abi::{Backend, FrontendKey, SocketKey, SocketPeer},
+    abi::{Address, Backend, FrontendKey, SocketKey, SocketPeer},
     maglev,
     verdict::Reason,
 };
@@ -24,7 +24,7 @@ pub enum Destination<A> {
     },
 }
 
-/// Where a socket that asks for `addr`:`port` (bytes as in the packet) is sent. `cookie` names the socket: the same
+/// Where a socket that asks at the time `now` (ns) for `addr`:`port` (bytes as in the packet) is sent. `cookie` names the socket: the same
 /// one is sent to the same endpoint again as long as the table says so.
 #[inline(always)]
 pub fn destination<F: Family, T: Tables<F>>(
@@ -33,6 +33,7 @@ pub fn destination<F: Family, T: Tables<F>>(
     addr: F::Addr,
     port: u16,
     proto: u8,
+    now: u64,
 ) -> Destination<F::Addr> {
     let asked = F::loopback(addr).unwrap_or(addr);
     let Some(frontend) = tables.frontend(&FrontendKey::new(asked, port, proto)) else {
@@ -44,9 +45,12 @@ pub fn destination<F: Family, T: Tables<F>>(
         // The node's own processes belong to the cluster.
         from_outside: false,
         hash: maglev::socket_hash(cookie, port, proto),
+        // They have no address yet; all of them are one client.
+        client: F::Addr::UNSPECIFIED,
+        now,
     };
     let mut backend = Backend::default();
-    match choose::by_hash::<F, _>(tables, choice, &mut backend) {
+    match choose::choose::<F, _>(tables, &choice, &mut backend) {
         Ok(_) => {}
         Err(Failure::NoLocalEndpoints) => return Destination::Unchanged(Reason::SocketNoLocalEndpoints),
         Err(Failure::NoEndpoints) => return Destination::Unchanged(Reason::SocketNoEndpoints),

@@ -63,7 +63,7 @@ fn world(backends: &[(u32, u16)]) -> MemoryTables {
 }
 
 fn ask(tables: &MemoryTables, cookie: u64, addr: u32, port: u16) -> Destination<u32> {
-    destination::<V4, _>(tables, cookie, addr, port, TCP)
+    destination::<V4, _>(tables, cookie, addr, port, TCP, 0)
 }
 
 const BACKEND: (u32, u16) = (ip4([10, 244, 1, 7]), 8080u16.to_be());
@@ -125,7 +125,7 @@ fn what_is_no_service_stays_as_it_is() {
         (BACKEND.0, BACKEND.1, TCP),
         (CLUSTER_IP, PORT, crate::abi::proto::UDP),
     ] {
-        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto);
+        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto, 0);
         assert_eq!(asked, Destination::Unchanged(Reason::SocketNotService));
     }
     assert!(tables.v4.sockets.borrow().is_empty());
@@ -188,6 +188,7 @@ fn policy_local_for_internal_traffic_holds_for_cluster_ips_only() {
     let both = Policies {
         internal_local: true,
         external_local: true,
+        affinity: 0,
     };
     let table = TableRef::new(100, 64).with_policies(both);
     tables.services.borrow_mut().insert(5, Service { table });
@@ -210,4 +211,28 @@ fn policy_local_for_internal_traffic_holds_for_cluster_ips_only() {
         tables.slots.borrow_mut().insert(slot, 0);
     }
     assert_eq!(ask(&tables, COOKIE, CLUSTER_IP, PORT), sent);
+}
+
+/// All processes of the node are one client, and come back to their endpoint until they stay away for too long.
+#[test]
+fn affinity_keeps_the_node_with_its_endpoint_until_the_timeout() {
+    const S: u64 = 1_000_000_000;
+    let backends: Vec<(u32, u16)> = (1..=16).map(|n| (ip4([10, 244, 1, n]), BACKEND.1)).collect();
+    let tables = world(&backends);
+    let table = TableRef::new(100, 64).with_policies(Policies {
+        affinity: 60,
+        ..Policies::default()
+    });
+    tables.services.borrow_mut().insert(5, Service { table });
+    let at = |cookie, now| destination::<V4, _>(&tables, cookie, CLUSTER_IP, PORT, TCP, now);
+    let first = at(1, 0);
+    for (cookie, now) in [(2, 0), (3, 59 * S), (4, 118 * S), (5, 178 * S)] {
+        assert_eq!(at(cookie, now), first, "after {} s", now / S);
+    }
+    // With sixteen endpoints, twenty timeouts lead back to the same one each time once in 10^24.
+    let later: Vec<_> = (1..=20).map(|nth| at(6, (178 + 61 * nth) * S)).collect();
+    assert!(
+        later.iter().any(|destination| *destination != first),
+        "it may change then"
+    );
 }

@@ -2,7 +2,9 @@
 
 use super::{Family, Route, snat::Ports};
 use crate::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+    },
     packet::Delta,
 };
 
@@ -78,6 +80,10 @@ pub trait Tables<F: Family> {
     fn backend(&self, index: u32, into: &mut Backend<F::Addr>) -> bool;
     /// Copies the flow entry of packets with that key; false if there is none.
     fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool;
+    /// Copies the endpoint that a client stays with; false if none is remembered.
+    fn affinity(&self, key: &AffinityKey<F::Addr>, into: &mut Affinity) -> bool;
+    /// Remembers the endpoint that a client stays with. Losing it costs no flow.
+    fn remember_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity);
     /// The address that packets sent out of a device get as their source.
     fn source(&self, ifindex: u32) -> Option<F::Addr>;
     /// Adds a flow entry, never overwriting one.

@@ -25,6 +25,8 @@ pub struct Work<A> {
     pub backend: Backend<A>,
     /// Its index.
     pub index: u32,
+    /// The source that it is to see.
+    pub source: A,
     /// Where a packet goes that the node sends out itself.
     pub route: Route<A>,
 }

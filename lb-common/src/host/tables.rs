@@ -3,7 +3,9 @@
 use std::{cell::RefCell, collections::HashMap};
 
 use crate::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+    },
     datapath::{Family, InsertError, Tables, V4, V6},
 };
 
@@ -37,6 +39,8 @@ pub struct PerFamily<A> {
     pub sockets: Map<SocketKey<A>, SocketPeer<A>>,
     /// SOURCES.
     pub sources: Map<u32, A>,
+    /// AFFINITY.
+    pub affinities: Map<AffinityKey<A>, Affinity>,
 }
 
 impl<A> Default for PerFamily<A> {
@@ -47,6 +51,7 @@ impl<A> Default for PerFamily<A> {
             flows: RefCell::default(),
             sockets: RefCell::default(),
             sources: RefCell::default(),
+            affinities: RefCell::default(),
         }
     }
 }
@@ -98,6 +103,14 @@ where
 
     fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool {
         copy(self.family().flows.borrow().get(key), into)
+    }
+
+    fn affinity(&self, key: &AffinityKey<F::Addr>, into: &mut Affinity) -> bool {
+        copy(self.family().affinities.borrow().get(key), into)
+    }
+
+    fn remember_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity) {
+        self.family().affinities.borrow_mut().insert(*key, *affinity);
     }
 
     fn source(&self, ifindex: u32) -> Option<F::Addr> {

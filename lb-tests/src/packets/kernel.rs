@@ -9,7 +9,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
 };
 use lb_common::{
-    abi::{Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
+    abi::{Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
     datapath::Hook,
     verdict::{Action, Reason},
 };
@@ -214,6 +214,8 @@ impl Kernel {
         clear::<FrontendKey<[u32; 4]>, Frontend>(&mut self.bpf, map::FRONTENDS6)?;
         clear::<FlowKey<u32>, Flow<u32>>(&mut self.bpf, map::FLOWS4)?;
         clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)?;
+        clear::<AffinityKey<u32>, Affinity>(&mut self.bpf, map::AFFINITY4)?;
+        clear::<AffinityKey<[u32; 4]>, Affinity>(&mut self.bpf, map::AFFINITY6)?;
         clear::<u32, u32>(&mut self.bpf, map::SOURCES4)?;
         clear::<u32, [u32; 4]>(&mut self.bpf, map::SOURCES6)
     }
@@ -224,6 +226,8 @@ impl Kernel {
             Entry::Frontend6(key, value) => put(&mut self.bpf, map::FRONTENDS6, key, value),
             Entry::Flow4(key, value) => put(&mut self.bpf, map::FLOWS4, key, value),
             Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
+            Entry::Affinity4(key, value) => put(&mut self.bpf, map::AFFINITY4, key, value),
+            Entry::Affinity6(key, value) => put(&mut self.bpf, map::AFFINITY6, key, value),
             Entry::Source4(device, addr) => put(&mut self.bpf, map::SOURCES4, device, addr),
             Entry::Source6(device, addr) => put(&mut self.bpf, map::SOURCES6, device, addr),
             Entry::Service(id, value) => set::<Service>(&mut self.bpf, map::SERVICES, *id, value),

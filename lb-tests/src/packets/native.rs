@@ -35,6 +35,8 @@ pub fn tables(world: &World, now: u64) -> MemoryTables {
             Entry::Backend6(index, value) => drop(tables.v6.backends.borrow_mut().insert(index, value)),
             Entry::Flow4(key, value) => drop(tables.v4.flows.borrow_mut().insert(key, value)),
             Entry::Flow6(key, value) => drop(tables.v6.flows.borrow_mut().insert(key, value)),
+            Entry::Affinity4(key, value) => drop(tables.v4.affinities.borrow_mut().insert(key, value)),
+            Entry::Affinity6(key, value) => drop(tables.v6.affinities.borrow_mut().insert(key, value)),
             Entry::Source4(device, addr) => drop(tables.v4.sources.borrow_mut().insert(device, addr)),
             Entry::Source6(device, addr) => drop(tables.v6.sources.borrow_mut().insert(device, addr)),
         }

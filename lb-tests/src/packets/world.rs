@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     abi::{
-        Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Frontend, FrontendKey,
-        FrontendKind, Policies, Service, TableRef, Tuple, from_ip, port_to_wire,
+        Affinity, AffinityKey, Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Frontend,
+        FrontendKey, FrontendKind, Policies, Service, TableRef, Tuple, from_ip, port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -19,6 +19,8 @@ pub struct World {
     pub services: Vec<ServiceSpec>,
     /// Flows recorded before the packet arrives.
     pub flows: Vec<FlowSpec>,
+    /// Which endpoints clients of the first service stay with.
+    pub affinities: Vec<AffinitySpec>,
     /// The node's addresses by device; 0 stands for devices without one.
     pub sources: Vec<(u32, IpAddr)>,
 }
@@ -37,6 +39,37 @@ pub const ROUTES: [(&str, u32); 6] = [
     ("fd00:10:244:2::/64", UPLINK),
     ("fd00:10:244:1::/64", PODS),
 ];
+
+/// What is remembered of a client of the first service.
+#[derive(Clone, Copy, Debug)]
+pub struct AffinitySpec {
+    /// The client.
+    pub client: IpAddr,
+    /// Index of its endpoint.
+    pub index: u32,
+    /// Generation that was remembered.
+    pub generation: u32,
+    /// How often it came back too late.
+    pub epoch: u32,
+    /// How long ago (ns) it last opened a flow.
+    pub age: u64,
+}
+
+impl AffinitySpec {
+    fn entry(&self, now: u64) -> Entry {
+        let affinity = Affinity {
+            backend: self.index,
+            generation: self.generation,
+            epoch: self.epoch,
+            pad: 0,
+            last_used: now.saturating_sub(self.age),
+        };
+        match from_ip(self.client) {
+            Either::V4(client) => Entry::Affinity4(AffinityKey { client, service: 0 }, affinity),
+            Either::V6(client) => Entry::Affinity6(AffinityKey { client, service: 0 }, affinity),
+        }
+    }
+}
 
 /// One service port.
 #[derive(Clone, Debug)]
@@ -130,6 +163,10 @@ pub enum Entry {
     Flow4(FlowKey<u32>, Flow<u32>),
     /// FLOWS6.
     Flow6(FlowKey<[u32; 4]>, Flow<[u32; 4]>),
+    /// AFFINITY4.
+    Affinity4(AffinityKey<u32>, Affinity),
+    /// AFFINITY6.
+    Affinity6(AffinityKey<[u32; 4]>, Affinity),
     /// SOURCES4.
     Source4(u32, u32),
     /// SOURCES6.
@@ -148,6 +185,7 @@ impl World {
         for flow in &self.flows {
             flow.entries(now, &mut entries);
         }
+        entries.extend(self.affinities.iter().map(|affinity| affinity.entry(now)));
         entries.extend(self.sources.iter().map(|(device, addr)| match from_ip(*addr) {
             Either::V4(addr) => Entry::Source4(*device, addr),
             Either::V6(addr) => Entry::Source6(*device, addr),

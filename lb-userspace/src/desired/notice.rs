@@ -75,9 +75,6 @@ pub(super) fn of_service(name: &ServiceName, service: &Service) -> BTreeSet<Noti
             served,
         });
     };
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        tell("sessionAffinity ClientIP".into(), "served as None");
-    }
     if spec
         .load_balancer_source_ranges
         .as_ref()

@@ -359,6 +359,16 @@ fn terminating_endpoints_of_this_node_stand_in_for_policy_local_when_none_here_i
 }
 
 #[test]
+fn affinity_has_kubernetes_default_timeout_and_the_one_that_is_given() {
+    let affinity = |spec: &str| local_set(spec, HERE).0.affinity;
+    assert_eq!(affinity(""), 0);
+    assert_eq!(affinity(", sessionAffinity: None"), 0);
+    assert_eq!(affinity(", sessionAffinity: ClientIP"), 10_800);
+    let given = ", sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}";
+    assert_eq!(affinity(given), 7);
+}
+
+#[test]
 fn a_change_of_the_policy_alone_is_told() {
     let mut node = Node::new();
     node.apply([web(""), web_slice(HERE)]);
@@ -567,25 +577,18 @@ fn a_service_port_that_lost_all_its_frontends_is_not_desired() {
 #[test]
 fn what_is_not_supported_is_told_once_per_service() {
     let mut node = Node::new();
-    let spec = ", sessionAffinity: ClientIP, loadBalancerSourceRanges: [10.0.0.0/8]";
+    let spec = ", loadBalancerSourceRanges: [10.0.0.0/8]";
     let told = |update: Update| update.notices.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         told(node.update([web(spec)])),
-        [
-            "Service ns/web: loadBalancerSourceRanges is not supported yet, served to every source",
-            "Service ns/web: sessionAffinity ClientIP is not supported yet, served as None",
-        ]
+        ["Service ns/web: loadBalancerSourceRanges is not supported yet, served to every source",]
     );
     assert_eq!(
         told(node.update([web(&format!("{spec}, selector: {{a: b}}"))])),
         [""; 0]
     );
     assert_eq!(told(node.update([web("")])), [""; 0]);
-    assert_eq!(
-        told(node.update([web(", sessionAffinity: ClientIP")])).len(),
-        1,
-        "it asks for it anew"
-    );
+    assert_eq!(told(node.update([web(spec)])).len(), 1, "it asks for it anew");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The packet tables, by subject.
 
+mod affinity;
 mod flows;
 mod headers;
 mod lengths;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(flows::cases());
     cases.extend(snat::cases());
     cases.extend(policies::cases());
+    cases.extend(affinity::cases());
     cases
 }
 
@@ -115,6 +117,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
             defect: None,
         }],
         flows: Vec::new(),
+        affinities: Vec::new(),
         sources: Vec::new(),
     }
 }

@@ -18,10 +18,12 @@ use crate::packets::{
 const INTERNAL: Policies = Policies {
     internal_local: true,
     external_local: false,
+    affinity: 0,
 };
 const EXTERNAL: Policies = Policies {
     internal_local: false,
     external_local: true,
+    affinity: 0,
 };
 
 /// A port that a redirected flow keeps.

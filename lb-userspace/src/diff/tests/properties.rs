@@ -39,6 +39,7 @@ fn state() -> impl Strategy<Value = Wanted> {
             port.policies = Policies {
                 internal_local,
                 external_local,
+                affinity: u32::from(local) * 100,
             };
             if internal_local || external_local {
                 let local = port.endpoints.iter().filter(|(_, endpoint)| endpoint.local);
