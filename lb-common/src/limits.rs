@@ -46,5 +46,9 @@ pub const MAX_TABLE_SIZE: u32 = 131_072;
 /// flow in four billion finds none.
 pub const SNAT_ATTEMPTS: u32 = 32;
 
+/// How many senders each CPU tells in a second that nobody serves: Linux limits its own ICMP errors to 1,000 a second
+/// (`icmp_msgs_per_sec`).
+pub const ANSWERS_PER_SECOND: u64 = 1_000;
+
 /// Devices of the node whose address is known to the kernel programs.
 pub const SOURCES: u32 = 1_024;

@@ -10,6 +10,8 @@ pub enum Action {
     Pass,
     /// The packet was rewritten and goes on.
     Forward,
+    /// The packet becomes an answer to its sender, or is dropped where there may be none.
+    Reject,
     /// The packet is dropped.
     Drop,
 }
@@ -71,7 +73,7 @@ reasons! {
 
     26 OtherHost Pass "other_host" "Frame on an uplink that is addressed to another machine (flooded by a switch).";
 
-    64 NoEndpoints Drop "no_endpoints" "Sent to a service that has no endpoint.";
+    64 NoEndpoints Reject "no_endpoints" "Sent to a service that has no endpoint; answered with ICMP port unreachable.";
     65 FlowTableFull Drop "flow_table_full" "The flow could not be recorded.";
     67 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet (out of memory).";
     68 BadTable Drop "bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
@@ -81,6 +83,7 @@ reasons! {
     73 TooBig Drop "too_big" "Sent out again by the node, and larger than the route takes.";
     74 NoLocalEndpoints Drop "no_local_endpoints" "Policy Local, and all endpoints of the service run on other nodes.";
 
+    75 RejectLimited Drop "reject_limited" "Sent to a service that has no endpoint, and not answered: too many such packets.";
     96 SocketRewritten Forward "socket_rewritten" "A process of the node was sent to an endpoint.";
     97 SocketReplyRestored Forward "socket_reply_restored" "A process of the node was shown the service's address as its peer.";
     98 SocketNotService Pass "socket_not_service" "A process of the node talks to something that is no service.";
@@ -150,6 +153,7 @@ mod tests {
             (72, "ttl_expired"),
             (73, "too_big"),
             (74, "no_local_endpoints"),
+            (75, "reject_limited"),
             (96, "socket_rewritten"),
             (97, "socket_reply_restored"),
             (98, "socket_not_service"),

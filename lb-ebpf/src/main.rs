@@ -40,7 +40,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use lb_common::{
-    datapath::{self, Hook, Role},
+    datapath::{self, Hook, Role, Way},
     verdict::{Action, Reason},
 };
 
@@ -91,13 +91,14 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
                     reason as u8
                 );
             }
-            match verdict.redirect {
-                false => NEXT,
-                true if skb.is_ipv6() => routes::send6(&works.v6.route),
-                true => routes::send4(&works.v4.route),
+            match verdict.way {
+                Way::Route if skb.is_ipv6() => routes::send6(&works.v6.route),
+                Way::Route => routes::send4(&works.v4.route),
+                Way::Stack | Way::Back => NEXT,
             }
         }
-        Action::Drop => {
+        Action::Reject if matches!(verdict.way, Way::Back) => routes::send_back(ifindex(ctx)),
+        Action::Reject | Action::Drop => {
             debug!(
                 ctx,
                 "device {}: packet of {} bytes dropped: reason {}",

@@ -1,4 +1,5 @@
-//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer and [`WORKS`] are pinned by name.
+//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer, [`WORKS`] and
+//! [`ANSWERS`] are pinned by name.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -84,6 +85,26 @@ pub(crate) fn works() -> Option<&'static mut Works> {
     // SAFETY: the memory is this CPU's, is never freed while a program that uses the map is loaded, and only one tc
     // program runs on a CPU at a time: they run with bottom halves disabled, and none of them calls this twice.
     Some(unsafe { &mut *works })
+}
+
+/// The present second's beginning (ns), and how many senders were told in it that nobody serves.
+#[map]
+static ANSWERS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether this CPU may tell one more sender at the time `now` (ns).
+#[inline(always)]
+pub(crate) fn may_answer(now: u64) -> bool {
+    let Some(answers) = ANSWERS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to this CPU's element, which only this program run uses.
+    let [begin, count] = unsafe { &mut *answers };
+    if now.wrapping_sub(*begin) >= 1_000_000_000 {
+        *begin = now;
+        *count = 0;
+    }
+    *count += 1;
+    *count <= limits::ANSWERS_PER_SECOND
 }
 
 /// Packets and calls by reason.

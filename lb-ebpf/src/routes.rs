@@ -5,7 +5,7 @@ use aya_ebpf::{
         __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
         bpf_fib_lookup as FibLookup, bpf_redir_neigh as RedirectNeighbour,
     },
-    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_redirect_neigh},
+    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_redirect_neigh},
     programs::TcContext,
 };
 use lb_common::{
@@ -13,7 +13,7 @@ use lb_common::{
     datapath::{Env, Ports, Route, RouteError, V4, V6},
 };
 
-use crate::globals;
+use crate::{globals, maps};
 
 /// `AF_INET` of `linux/socket.h`.
 const AF_INET: u8 = 2;
@@ -68,6 +68,11 @@ impl Env<V4> for Surroundings {
     }
 
     #[inline(always)]
+    fn may_answer(&self) -> bool {
+        maps::may_answer(now())
+    }
+
+    #[inline(always)]
     fn snat_ports(&self) -> Ports {
         globals::snat_ports()
     }
@@ -91,6 +96,11 @@ impl Env<V6> for Surroundings {
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        maps::may_answer(now())
     }
 
     #[inline(always)]
@@ -137,6 +147,13 @@ pub(crate) fn send6(route: &Route<[u32; 4]>) -> i32 {
     neighbour.nh_family = AF_INET6.into();
     neighbour.__bindgen_anon_1.ipv6_nh = route.next_hop;
     send(route.ifindex, &mut neighbour)
+}
+
+/// Sends the packet out of the device that it came in by; returns what the program is to return.
+#[inline(always)]
+pub(crate) fn send_back(ifindex: u32) -> i32 {
+    // SAFETY: takes numbers only.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 /// The kernel finds the neighbour's hardware address itself, and asks for it if need be.

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use lb_common::datapath::{ChecksumUpdate, Packet, RewriteError};
@@ -113,6 +113,24 @@ impl Packet for Skb {
         let failed =
             unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, words.as_ptr().cast(), size, 0) };
         if failed == 0 { Ok(()) } else { Err(RewriteError) }
+    }
+
+    #[inline(always)]
+    fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError> {
+        let [a, b, c] = self.read_at::<3>(0).ok_or(RewriteError)?.map(u32::to_ne_bytes);
+        // What other checksums hardware was to finish does not matter: the helper was made for such answers.
+        // SAFETY: takes numbers only.
+        let failed = unsafe { bpf_skb_change_tail(self.skb.cast(), (14 + 4 * WORDS) as u32, 0) };
+        if failed != 0 {
+            return Err(RewriteError);
+        }
+        let swapped = [
+            u32::from_ne_bytes([b[2], b[3], c[0], c[1]]),
+            u32::from_ne_bytes([c[2], c[3], a[0], a[1]]),
+            u32::from_ne_bytes([a[2], a[3], b[0], b[1]]),
+        ];
+        self.write_at(0, &swapped)?;
+        self.write_at(14, words)
     }
 
     #[inline(always)]

@@ -228,6 +228,47 @@ impl Build {
         frame
     }
 
+    /// The frame by which the destination says that nobody listens: ICMP port unreachable, which quotes the IP header
+    /// (without options) and 8 bytes.
+    pub fn port_unreachable(&self) -> Vec<u8> {
+        let frame = self.bytes();
+        let v4 = self.src.is_ipv4();
+        let quote = &frame[14..14 + if v4 { 28 } else { 48 }];
+        let mut icmp = if v4 { vec![3, 3] } else { vec![1, 4] };
+        icmp.extend([0; 6]);
+        icmp.extend(quote);
+        let mut covered = Vec::new();
+        if !v4 {
+            covered.extend(octets(self.dst.ip()));
+            covered.extend(octets(self.src.ip()));
+            covered.extend((icmp.len() as u32).to_be_bytes());
+            covered.extend([0, 0, 0, 58]);
+        }
+        covered.extend(&icmp);
+        icmp[2..4].copy_from_slice(&checksum(&covered).to_be_bytes());
+        let mut answer = frame[6..12].to_vec();
+        answer.extend(&frame[..6]);
+        answer.extend(&frame[12..14]);
+        if v4 {
+            let mut header = vec![0x45, 0];
+            header.extend(((20 + icmp.len()) as u16).to_be_bytes());
+            header.extend([0, 0, 0, 0, 64, 1, 0, 0]);
+            header.extend(octets(self.dst.ip()));
+            header.extend(octets(self.src.ip()));
+            let sum = checksum(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            answer.extend(header);
+        } else {
+            answer.extend([0x60, 0, 0, 0]);
+            answer.extend((icmp.len() as u16).to_be_bytes());
+            answer.extend([58, 64]);
+            answer.extend(octets(self.dst.ip()));
+            answer.extend(octets(self.src.ip()));
+        }
+        answer.extend(icmp);
+        answer
+    }
+
     /// The first `len` bytes of the frame.
     pub fn cut(&self, len: usize) -> Vec<u8> {
         let mut frame = self.bytes();

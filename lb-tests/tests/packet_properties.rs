@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{Address, FlowKey, FlowKind},
-    datapath::{self, Hook, Role, Works},
+    datapath::{self, Hook, Role, Way, Works},
     host::{Frame, PerFamily},
     verdict::Action,
 };
@@ -46,7 +46,12 @@ fn run(case: &Case, bytes: &[u8], hook: Hook) -> Result<Vec<u8>, TestCaseError> 
     let tables = native::tables(&case.world, NOW);
     let mut frame = Frame::new(bytes.to_vec());
     let env = native::env(NOW);
-    let reason = datapath::process(&mut frame, &tables, &env, hook, &mut Works::default()).reason;
+    let verdict = datapath::process(&mut frame, &tables, &env, hook, &mut Works::default());
+    let reason = verdict.reason;
+    if verdict.way == Way::Back {
+        prop_assert_eq!(reason.action(), Action::Reject);
+        return Ok(frame.bytes);
+    }
     prop_assert_eq!(frame.bytes.len(), bytes.len(), "{:?} changed the length", reason);
     if reason.action() != Action::Forward {
         prop_assert_eq!(&frame.bytes, bytes, "{:?} changed the packet", reason);

@@ -9,7 +9,7 @@
 //!                 │no             reply: as it is (it is restored where it leaves)
 //!                 │               reply to an address of the node: restore ─► rewrite ─► out by the routing table
 //!              frontend? ──no──► on, as it is
-//!                 │yes
+//!                 │yes       (no endpoint: ICMP port unreachable ─► back)
 //!              Maglev over the endpoints ─► whose address does the endpoint see?
 //!                 │ the client's: record both directions ─► rewrite ─► on
 //!                 │ the node's (from an uplink to another node, or from a pod to itself):
@@ -24,6 +24,7 @@
 mod choose;
 mod family;
 mod flows;
+mod reject;
 mod rewrite;
 mod snat;
 pub mod socket;
@@ -34,7 +35,7 @@ pub use self::{
     family::{Family, Headers, V4, V6},
     snat::{Ports, port_hash},
     traits::{ChecksumUpdate, Env, InsertError, Packet, RewriteError, RouteError, Tables},
-    work::{Route, Verdict, Work, Works},
+    work::{Route, Verdict, Way, Work, Works},
 };
 use crate::{
     abi::FlowKind,
@@ -120,6 +121,7 @@ where
         },
     };
     let reason = match step {
+        Step::Keep(Reason::NoEndpoints) => return reject::<F, _, _>(packet, env, work),
         Step::Keep(reason) => return Verdict::plain(reason),
         Step::Translate(reason) => reason,
     };
@@ -129,9 +131,35 @@ where
         return Verdict::plain(reason);
     }
     let reason = rewrite::apply::<F, _>(packet, work, redirect, reason);
+    let way = if redirect && matches!(reason.action(), Action::Forward) {
+        Way::Route
+    } else {
+        Way::Stack
+    };
+    Verdict { reason, way }
+}
+
+/// Nobody serves: the sender is told, if it can be told and not too many were.
+#[inline(never)]
+fn reject<F, P, E>(packet: &mut P, env: &E, work: &Work<F::Addr>) -> Verdict
+where
+    F: Family,
+    P: Packet,
+    E: Env<F>,
+{
+    if !F::may_be_answered(work.headers.key.tuple.src) {
+        return Verdict::plain(Reason::NoEndpoints);
+    }
+    if !env.may_answer() {
+        return Verdict::plain(Reason::RejectLimited);
+    }
+    let way = match F::reject(packet, &work.headers) {
+        Ok(()) => Way::Back,
+        Err(RewriteError) => Way::Stack,
+    };
     Verdict {
-        reason,
-        redirect: redirect && matches!(reason.action(), Action::Forward),
+        reason: Reason::NoEndpoints,
+        way,
     }
 }
 

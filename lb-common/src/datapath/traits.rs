@@ -54,6 +54,10 @@ pub trait Packet {
         words: &[u32; WORDS],
     ) -> Result<(), RewriteError>;
 
+    /// Turns the frame around: hardware addresses change places, and `words` stand in the place of all that followed the
+    /// Ethernet header.
+    fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError>;
+
     /// Updates the TCP or UDP checksum. One that hardware is to finish covers only the pseudo header so far.
     fn update_checksum(&mut self, update: &ChecksumUpdate) -> Result<(), RewriteError>;
 }
@@ -113,6 +117,8 @@ pub enum RouteError {
 pub trait Env<F: Family> {
     /// The monotonic clock in ns. A few milliseconds of resolution are enough.
     fn now(&self) -> u64;
+    /// Whether one more sender may be told that nobody serves: answers are limited in number.
+    fn may_answer(&self) -> bool;
     /// The ports that flows may be given in place of their own.
     fn snat_ports(&self) -> Ports;
     /// The way to `to` for the packet at hand, which came from `from`.

@@ -56,8 +56,19 @@ pub struct Works {
 pub struct Verdict {
     /// The reason, which is counted and says whether the packet goes on.
     pub reason: crate::verdict::Reason,
-    /// Whether it is to be sent out by [`Work::route`] instead of going on to the stack.
-    pub redirect: bool,
+    /// Where it goes, if it is not dropped.
+    pub way: Way,
+}
+
+/// Where a packet goes that is not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// On to the stack, or out of it.
+    Stack,
+    /// Out by [`Work::route`].
+    Route,
+    /// Out of the device that it came in by.
+    Back,
 }
 
 impl Verdict {
@@ -65,7 +76,7 @@ impl Verdict {
     pub const fn plain(reason: crate::verdict::Reason) -> Self {
         Self {
             reason,
-            redirect: false,
+            way: Way::Stack,
         }
     }
 }

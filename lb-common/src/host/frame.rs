@@ -62,6 +62,16 @@ impl Packet for Frame {
         Ok(())
     }
 
+    fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError> {
+        let [to, from] = [0..6, 6..12].map(|range| self.bytes.get(range).map(<[u8]>::to_vec));
+        let mut bytes = from.ok_or(RewriteError)?;
+        bytes.extend(to.ok_or(RewriteError)?);
+        bytes.extend(self.bytes.get(12..14).ok_or(RewriteError)?);
+        bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        self.bytes = bytes;
+        Ok(())
+    }
+
     fn update_checksum(&mut self, update: &ChecksumUpdate) -> Result<(), RewriteError> {
         let bytes = self.bytes.get_mut(update.offset..).ok_or(RewriteError)?;
         let checksum: &mut [u8; 2] = bytes.first_chunk_mut().ok_or(RewriteError)?;

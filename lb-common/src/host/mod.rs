@@ -40,6 +40,10 @@ macro_rules! env {
                 self.now
             }
 
+            fn may_answer(&self) -> bool {
+                true
+            }
+
             fn snat_ports(&self) -> Ports {
                 self.ports
             }

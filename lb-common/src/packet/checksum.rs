@@ -71,6 +71,22 @@ impl Delta {
     }
 }
 
+/// The Internet checksum of words whose bytes stand as in the packet, and of what was summed up before; the result has
+/// its bytes as in the packet too (RFC 1071).
+#[inline(always)]
+pub fn of<const WORDS: usize>(words: &[u32; WORDS], range: core::ops::Range<usize>, before: u64) -> u16 {
+    let mut sum = before;
+    let mut nth = range.start;
+    while nth < range.end && nth < WORDS {
+        sum += words[nth] as u64;
+        nth += 1;
+    }
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(((sum & 0xffff) + (sum >> 16)) as u16)
+}
+
 #[cfg(test)]
 #[path = "checksum_tests.rs"]
 mod tests;

@@ -109,8 +109,8 @@ impl Kernel {
         let before = self.counters()?;
         let (verdict, packet) = self.test_run(case)?;
         let reason = only_change(&before, &self.counters()?)?;
-        let redirected = verdict == REDIRECT && reason.action() == Action::Forward;
-        let expected = if reason.action() == Action::Drop {
+        let redirected = verdict == REDIRECT && matches!(reason.action(), Action::Forward | Action::Reject);
+        let expected = if matches!(reason.action(), Action::Drop | Action::Reject) {
             SHOT
         } else {
             NEXT

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use lb_common::{
-    datapath::{self, Hook, Ports, Role, RouteError, Works},
+    datapath::{self, Hook, Ports, Role, RouteError, Way, Works},
     host::{FixedEnv, Frame, MemoryTables},
 };
 
@@ -70,7 +70,7 @@ pub fn run(case: &Case) -> Outcome {
     Outcome {
         reason: verdict.reason,
         packet: frame.bytes,
-        redirected: verdict.redirect,
+        redirected: verdict.way != Way::Stack,
         flows,
     }
 }

@@ -10,7 +10,7 @@ use lb_common::{
 use lb_testkit::packet::syn;
 
 use super::{
-    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, flow, later, rewritten, service,
+    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, flow, later, rejected, rewritten, service,
     services::with_port, snat::candidate, untouched,
 };
 use crate::packets::{
@@ -206,12 +206,11 @@ fn endpoints_gone(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Ve
         &reply.clone().from(a.cluster_ip),
     ));
     world.services[0].endpoints.clear();
-    cases.push(untouched(
+    cases.push(rejected(
         label("opens_to_nobody_when_all_endpoints_left"),
         FROM_WORKLOAD,
         world,
-        opening.bytes(),
-        Reason::NoEndpoints,
+        &opening,
     ));
     cases
 }

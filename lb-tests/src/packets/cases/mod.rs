@@ -55,6 +55,8 @@ pub(super) struct Addresses {
     pub(super) remote: &'static str,
     /// Something that is no service.
     pub(super) elsewhere: &'static str,
+    /// A source that must not be answered.
+    pub(super) nobody: &'static str,
 }
 
 const V4: Addresses = Addresses {
@@ -66,6 +68,7 @@ const V4: Addresses = Addresses {
     local: "10.244.1.7:8080",
     remote: "10.244.2.7:8080",
     elsewhere: "203.0.113.9:80",
+    nobody: "0.0.0.0:40000",
 };
 
 const V6: Addresses = Addresses {
@@ -77,6 +80,7 @@ const V6: Addresses = Addresses {
     local: "[fd00:10:244:1::7]:8080",
     remote: "[fd00:10:244:2::7]:8080",
     elsewhere: "[2001:db8::9]:80",
+    nobody: "[ff02::1]:40000",
 };
 
 /// TCP and UDP over IPv4 and IPv6.
@@ -189,4 +193,12 @@ fn redirected(case: Case) -> Case {
         redirected: true,
         ..case
     }
+}
+
+/// A case whose packet goes back as ICMP port unreachable.
+fn rejected(name: impl Into<String>, hook: Hook, world: World, packet: &Build) -> Case {
+    redirected(Case {
+        rewritten: Some(packet.port_unreachable()),
+        ..untouched(name, hook, world, packet.bytes(), Reason::NoEndpoints)
+    })
 }

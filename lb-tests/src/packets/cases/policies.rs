@@ -7,7 +7,7 @@ use lb_common::{
 use lb_testkit::packet::{Build, addr};
 
 use super::{
-    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, redirected, rewritten, service,
+    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, redirected, rejected, rewritten, service,
     services::with_port, untouched,
 };
 use crate::packets::{
@@ -97,12 +97,11 @@ fn internal(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case
             first(proto, a.outside, a.cluster_ip).bytes(),
             Reason::NoLocalEndpoints,
         ),
-        untouched(
-            label("internal_policy_local_without_any_endpoint_is_no_endpoints"),
+        rejected(
+            label("internal_policy_local_without_any_endpoint_is_rejected"),
             FROM_WORKLOAD,
             world(a, proto, kind, &[], INTERNAL),
-            packet.bytes(),
-            Reason::NoEndpoints,
+            &packet,
         ),
         rewritten(
             label("external_policy_local_does_not_hold_for_cluster_ips"),

@@ -9,7 +9,7 @@ use lb_common::{
 };
 use lb_testkit::packet::{self, addr};
 
-use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, later, rewritten, service, untouched};
+use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, later, rejected, rewritten, service, untouched};
 use crate::packets::{
     case::Case,
     world::{Defect, World},
@@ -90,11 +90,29 @@ pub(super) fn cases() -> Vec<Case> {
                 to_cluster_ip.bytes(),
                 Reason::NotReply,
             ),
-            untouched(
-                label("to_a_service_without_endpoints_is_dropped"),
+            rejected(
+                label("to_a_service_without_endpoints_is_rejected"),
                 FROM_WORKLOAD,
                 without_endpoints(cluster_ip(false)),
-                to_cluster_ip.bytes(),
+                &to_cluster_ip,
+            ),
+            rejected(
+                label("from_outside_to_a_service_without_endpoints_is_rejected"),
+                FROM_UPLINK,
+                without_endpoints(service(
+                    proto,
+                    FrontendKind::NodePort,
+                    a.node_port,
+                    a.remote,
+                    false,
+                )),
+                &to_node_port.clone().payload(&[7; 700]),
+            ),
+            untouched(
+                label("of_nobodys_address_to_a_service_without_endpoints_is_dropped"),
+                FROM_WORKLOAD,
+                without_endpoints(cluster_ip(false)),
+                to_cluster_ip.clone().from(a.nobody).bytes(),
                 Reason::NoEndpoints,
             ),
             untouched(
