@@ -59,6 +59,7 @@ reasons! {
     2 Established Forward "established" "Packet of a recorded flow, towards its endpoint.";
     3 ReplyRestored Forward "reply_restored" "Answer of an endpoint; the service's address was put back.";
     4 Rechosen Forward "rechosen" "Flow whose endpoint is gone: another one was chosen and recorded.";
+    5 IcmpTranslated Forward "icmp_translated" "ICMP error about a translated packet; what it quotes was translated too.";
 
     16 NotIp Pass "not_ip" "Neither IPv4 nor IPv6 (ARP, LLDP, other network protocols).";
     17 Vlan Pass "vlan" "Carries a VLAN tag; tagged frames are not looked into yet.";
@@ -72,6 +73,7 @@ reasons! {
     25 ReplyInbound Pass "reply_inbound" "Answer of an endpoint on its way in; it is restored where it leaves.";
 
     26 OtherHost Pass "other_host" "Frame on an uplink that is addressed to another machine (flooded by a switch).";
+    27 Direct Pass "direct" "Sent to an endpoint by its own address; recorded where another flow could share the tuple.";
 
     64 NoEndpoints Reject "no_endpoints" "Sent to a service that has no endpoint; answered with ICMP port unreachable.";
     65 FlowTableFull Drop "flow_table_full" "The flow could not be recorded.";
@@ -83,13 +85,22 @@ reasons! {
     73 TooBig Drop "too_big" "Sent out again by the node, and larger than the route takes.";
     74 NoLocalEndpoints Drop "no_local_endpoints" "Policy Local, and all endpoints of the service run on other nodes.";
 
-    75 RejectLimited Drop "reject_limited" "Sent to a service that has no endpoint, and not answered: too many such packets.";
+    75 RejectLimited Drop "reject_limited" "Would be answered by an ICMP error, and is not: too many such packets.";
+    76 SourceNotAllowed Drop "source_not_allowed" "Sent to a load balancer's address by a source that loadBalancerSourceRanges does not name.";
+    77 EchoAnswered Reject "echo_answered" "ICMP echo request to a service's address; answered for it.";
+    78 UnknownPort Reject "unknown_port" "Sent to a port that a service's address does not have; answered with ICMP port unreachable.";
+    79 UnallocatedAddress Drop "unallocated_address" "Sent to an address for services that no service has.";
+    80 FragmentLost Drop "fragment_lost" "Fragment of a translated datagram whose first fragment was not seen.";
+
     96 SocketRewritten Forward "socket_rewritten" "A process of the node was sent to an endpoint.";
     97 SocketReplyRestored Forward "socket_reply_restored" "A process of the node was shown the service's address as its peer.";
     98 SocketNotService Pass "socket_not_service" "A process of the node talks to something that is no service.";
     99 SocketNoEndpoints Drop "socket_no_endpoints" "A process of the node asked for a service that has no endpoint.";
     100 SocketBadTable Drop "socket_bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
     101 SocketNoLocalEndpoints Drop "socket_no_local_endpoints" "A process of the node asked for a service of policy Local whose endpoints run on other nodes.";
+    102 SocketSourceNotAllowed Drop "socket_source_not_allowed" "A process of the node asked a load balancer's address whose loadBalancerSourceRanges do not name the node.";
+    103 SocketUnknownPort Drop "socket_unknown_port" "A process of the node asked for a port that a service's address does not have.";
+    104 SocketLeftToPackets Pass "socket_left_to_packets" "A pod's call that the packet path decides on better.";
 }
 
 impl Reason {
@@ -133,6 +144,7 @@ mod tests {
             (2, "established"),
             (3, "reply_restored"),
             (4, "rechosen"),
+            (5, "icmp_translated"),
             (16, "not_ip"),
             (17, "vlan"),
             (18, "truncated"),
@@ -144,6 +156,7 @@ mod tests {
             (24, "not_reply"),
             (25, "reply_inbound"),
             (26, "other_host"),
+            (27, "direct"),
             (64, "no_endpoints"),
             (65, "flow_table_full"),
             (67, "rewrite_failed"),
@@ -154,12 +167,20 @@ mod tests {
             (73, "too_big"),
             (74, "no_local_endpoints"),
             (75, "reject_limited"),
+            (76, "source_not_allowed"),
+            (77, "echo_answered"),
+            (78, "unknown_port"),
+            (79, "unallocated_address"),
+            (80, "fragment_lost"),
             (96, "socket_rewritten"),
             (97, "socket_reply_restored"),
             (98, "socket_not_service"),
             (99, "socket_no_endpoints"),
             (100, "socket_bad_table"),
             (101, "socket_no_local_endpoints"),
+            (102, "socket_source_not_allowed"),
+            (103, "socket_unknown_port"),
+            (104, "socket_left_to_packets"),
         ];
         let now: std::vec::Vec<_> = Reason::ALL
             .iter()

@@ -42,7 +42,29 @@ impl Stage {
     ///
     /// If the lab cannot be built or an agent does not come to serve.
     pub fn new(wiring: Wiring) -> Result<Self> {
-        let lab = Lab::builder().wiring(wiring).build()?;
+        Self::with(Lab::builder().wiring(wiring).build()?, &[])
+    }
+
+    /// The same in a given lab, with further arguments for both agents.
+    ///
+    /// # Errors
+    ///
+    /// If an agent does not come to serve.
+    pub fn with(lab: Lab, more: &[&str]) -> Result<Self> {
+        Self::on(lab, |lab, folder| {
+            [1, 2]
+                .iter()
+                .map(|node| Agent::start_with(lab, *node, folder.path(), more))
+                .collect()
+        })
+    }
+
+    /// The same in a given lab, with the agents that `start` starts.
+    ///
+    /// # Errors
+    ///
+    /// If an agent does not come to serve.
+    pub fn on(lab: Lab, start: impl FnOnce(&Lab, &Folder) -> Result<Vec<Agent>>) -> Result<Self> {
         let folder = Folder::new(&lab)?;
         let web = Manifest::new("web", 10)
             .port(80, 8080, Some(NODE_PORT))
@@ -61,10 +83,7 @@ impl Stage {
             Server::start(lab.pod(1, 3), 8080)?,
             Server::start(lab.pod(2, 1), 8080)?,
         ];
-        let agents = vec![
-            Agent::start(&lab, 1, folder.path())?,
-            Agent::start(&lab, 2, folder.path())?,
-        ];
+        let agents = start(&lab, &folder)?;
         Ok(Self {
             _servers: servers,
             agents,

@@ -110,7 +110,8 @@ pub(crate) fn ci() -> Result<()> {
     lint()?;
     docs()?;
     deny()?;
-    test(&[])
+    // The profile that tries tests of the lab again, in .config/nextest.toml.
+    test(&["--profile".into(), "ci".into()])
 }
 
 /// Builds programs of the packages that `selection` names.

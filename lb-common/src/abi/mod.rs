@@ -39,6 +39,8 @@ pub mod proto {
     pub const UDP: u8 = 17;
     /// Internet Control Message Protocol for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
 }
 
 /// Names of the maps, as the kernel side declares them and as they are pinned.
