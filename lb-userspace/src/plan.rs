@@ -190,6 +190,18 @@ pub enum Op {
         /// The frontend.
         frontend: FrontendAddr,
     },
+    /// Says that an address belongs to services, or as which kind of address.
+    PutAddress {
+        /// The address.
+        addr: IpAddr,
+        /// Which kind of address it is.
+        kind: FrontendKind,
+    },
+    /// Says that an address belongs to services no more. One that is not there is no error.
+    DeleteAddress {
+        /// The address.
+        addr: IpAddr,
+    },
 }
 
 /// Whatever can carry out a plan: the kernel's maps, or a model of them in tests.
@@ -238,8 +250,10 @@ impl SnapshotBackend {
 /// What the maps hold, read back for adoption after a restart of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Every element of FRONTENDS4 and FRONTENDS6.
+    /// Every element of FRONTENDS4 and FRONTENDS6 that is the address and port of a service.
     pub frontends: BTreeMap<FrontendAddr, SnapshotFrontend>,
+    /// The addresses that have an entry of their own in these maps, with their kind if it is one.
+    pub addresses: BTreeMap<IpAddr, Option<FrontendKind>>,
     /// `SERVICES[id]`, for every id below the size of SERVICES that a frontend names or whose element is not
     /// [`TableRef::EMPTY`]. Others are free.
     pub services: BTreeMap<u32, TableRef>,

@@ -45,9 +45,9 @@ pub mod proto {
 
 /// Names of the maps, as the kernel side declares them and as they are pinned.
 pub mod map {
-    /// IPv4 frontends: `FrontendKey<u32>` → `Frontend`.
+    /// IPv4 frontends, and the addresses that have any: `FrontendKey<u32>` → `Frontend`.
     pub const FRONTENDS4: &str = "FRONTENDS4";
-    /// IPv6 frontends: `FrontendKey<[u32; 4]>` → `Frontend`.
+    /// The same for IPv6: `FrontendKey<[u32; 4]>` → `Frontend`.
     pub const FRONTENDS6: &str = "FRONTENDS6";
     /// Services by identifier: `u32` → `Service`.
     pub const SERVICES: &str = "SERVICES";

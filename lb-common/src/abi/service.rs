@@ -25,6 +25,17 @@ impl<A> FrontendKey<A> {
             pad: 0,
         }
     }
+
+    /// The key of the entry that says that `addr` belongs to services, whatever the port.
+    #[inline(always)]
+    pub const fn of_address(addr: A) -> Self {
+        Self::new(addr, 0, 0)
+    }
+
+    /// Whether this is the key of such an entry.
+    pub const fn is_address(&self) -> bool {
+        self.port == 0 && self.proto == 0
+    }
 }
 
 /// Which kind of address a frontend is; policies differ by it.
@@ -57,11 +68,12 @@ impl FrontendKind {
     }
 }
 
-/// One address and port of a service.
+/// One address and port of a service. Each address of services (cluster, external and load balancer IPs that the node
+/// does not have itself) also has an entry of its own, [`FrontendKey::of_address`], which names no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Frontend {
-    /// Index into SERVICES.
+    /// Index into SERVICES; [`Frontend::NO_SERVICE`] for the entry of an address.
     pub service: u32,
     /// A [`FrontendKind`] as its number.
     pub kind: u8,
@@ -70,6 +82,14 @@ pub struct Frontend {
 }
 
 impl Frontend {
+    /// What entries of addresses hold in the place of a service.
+    pub const NO_SERVICE: u32 = u32::MAX;
+
+    /// The entry of an address. One that is several kinds at once has the first of them in the order of their numbers.
+    pub const fn of_address(kind: FrontendKind) -> Self {
+        Self::new(Self::NO_SERVICE, kind)
+    }
+
     /// A frontend of the service with that identifier.
     pub const fn new(service: u32, kind: FrontendKind) -> Self {
         Self {

@@ -7,7 +7,7 @@ mod sources;
 use std::io;
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
@@ -143,7 +143,7 @@ fn typed<T: TryFrom<Map>>(map: Map, name: &'static str) -> Result<T, ApplyError>
 }
 
 /// All elements of an array map whose elements hold `each` values of `T`.
-fn mapped<E: aya::Pod, T: crate::sys::Shared>(
+fn mapped<E: Pod, T: crate::sys::Shared>(
     map: Map,
     name: &'static str,
     each: usize,
@@ -232,31 +232,60 @@ impl Dataplane for KernelMaps {
                         .map_err(failed("write", map::FRONTENDS6)),
                 }
             }
-            Op::DeleteFrontend { frontend } => {
-                let (removed, name) = match from_ip(frontend.addr) {
-                    Either::V4(addr) => (
-                        self.frontends4.remove(&frontend_key(addr, frontend)),
-                        map::FRONTENDS4,
-                    ),
-                    Either::V6(addr) => (
-                        self.frontends6.remove(&frontend_key(addr, frontend)),
-                        map::FRONTENDS6,
-                    ),
-                };
-                match removed {
-                    Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-                    Err(MapError::SyscallError(error))
-                        if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-                    {
-                        Ok(())
-                    }
-                    Err(source) => Err(ApplyError::Map {
-                        action: "write",
-                        name,
-                        source,
-                    }),
+            Op::DeleteFrontend { frontend } => match from_ip(frontend.addr) {
+                Either::V4(addr) => remove(
+                    &mut self.frontends4,
+                    map::FRONTENDS4,
+                    &frontend_key(addr, frontend),
+                ),
+                Either::V6(addr) => remove(
+                    &mut self.frontends6,
+                    map::FRONTENDS6,
+                    &frontend_key(addr, frontend),
+                ),
+            },
+            Op::PutAddress { addr, kind } => {
+                let value = Frontend::of_address(*kind);
+                match from_ip(*addr) {
+                    Either::V4(addr) => self
+                        .frontends4
+                        .insert(FrontendKey::of_address(addr), value, 0)
+                        .map_err(failed("write", map::FRONTENDS4)),
+                    Either::V6(addr) => self
+                        .frontends6
+                        .insert(FrontendKey::of_address(addr), value, 0)
+                        .map_err(failed("write", map::FRONTENDS6)),
                 }
             }
+            Op::DeleteAddress { addr } => match from_ip(*addr) {
+                Either::V4(addr) => remove(
+                    &mut self.frontends4,
+                    map::FRONTENDS4,
+                    &FrontendKey::of_address(addr),
+                ),
+                Either::V6(addr) => remove(
+                    &mut self.frontends6,
+                    map::FRONTENDS6,
+                    &FrontendKey::of_address(addr),
+                ),
+            },
         }
+    }
+}
+
+/// Removes an element, which may be gone already.
+fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<(), ApplyError> {
+    match map.remove(key) {
+        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(source) => Err(ApplyError::Map {
+            action: "write",
+            name,
+            source,
+        }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Either, TableRef, map};
+use lb_common::abi::{Either, FrontendKind, TableRef, map, to_ip};
 
 use super::{
     ApplyError, KernelMaps,
@@ -21,13 +21,23 @@ impl KernelMaps {
         let mut snapshot = Snapshot::default();
         for entry in &self.frontends4 {
             let (key, value) = entry.map_err(failed("read", map::FRONTENDS4))?;
-            if let Some(frontend) = decode_frontend(key, Either::V4) {
+            if key.is_address() {
+                let addr = to_ip(Either::V4(key.addr));
+                snapshot
+                    .addresses
+                    .insert(addr, FrontendKind::from_number(value.kind));
+            } else if let Some(frontend) = decode_frontend(key, Either::V4) {
                 snapshot.frontends.insert(frontend, decode_frontend_value(value));
             }
         }
         for entry in &self.frontends6 {
             let (key, value) = entry.map_err(failed("read", map::FRONTENDS6))?;
-            if let Some(frontend) = decode_frontend(key, Either::V6) {
+            if key.is_address() {
+                let addr = to_ip(Either::V6(key.addr));
+                snapshot
+                    .addresses
+                    .insert(addr, FrontendKind::from_number(value.kind));
+            } else if let Some(frontend) = decode_frontend(key, Either::V6) {
                 snapshot.frontends.insert(frontend, decode_frontend_value(value));
             }
         }

@@ -85,6 +85,24 @@ pub fn of_service(service: &Service, facts: &NodeFacts, options: Options) -> Vec
     ports
 }
 
+/// The addresses of frontends that belong to services as a whole, so that other ports of them are nobody's. A node
+/// port's address is the node's, and so is any other address that the node has itself: its other ports are those of the
+/// node's own processes.
+pub(super) fn addresses_of(
+    frontends: &BTreeMap<FrontendAddr, FrontendKind>,
+    facts: &NodeFacts,
+) -> BTreeMap<IpAddr, FrontendKind> {
+    let of_services = frontends.iter().filter(|(frontend, kind)| match kind {
+        FrontendKind::ClusterIp | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => {
+            !facts.own.contains(&frontend.addr)
+        }
+        FrontendKind::NodePort | FrontendKind::Localhost => false,
+    });
+    of_services
+        .map(|(frontend, kind)| (frontend.addr, *kind))
+        .collect()
+}
+
 fn name(port: &ServicePort) -> String {
     port.name.clone().unwrap_or_default()
 }

@@ -57,6 +57,9 @@ impl fmt::Display for ServicePortKey {
 pub struct ServicePort {
     /// Its addresses; at least one.
     pub frontends: BTreeMap<FrontendAddr, FrontendKind>,
+    /// Those of them whose other ports nobody has: cluster, external and load balancer IPs that are no address of the node
+    /// itself.
+    pub addresses: BTreeMap<IpAddr, FrontendKind>,
     /// Who serves the cluster. None of them means that connections are rejected.
     pub endpoints: BTreeMap<EndpointAddr, Endpoint>,
     /// Which traffic only goes to endpoints on this node.
@@ -104,6 +107,8 @@ pub struct NodeFacts {
     pub name: String,
     /// The addresses that node ports are served on, besides the loopback addresses.
     pub addresses: Vec<IpAddr>,
+    /// All addresses of the node, on whatever device.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// What the operator chose.
@@ -284,6 +289,7 @@ impl Desired {
                 .map(|(f, kind)| (*f, *kind))
                 .collect();
             (!frontends.is_empty()).then(|| ServicePort {
+                addresses: frontends::addresses_of(&frontends, &self.facts),
                 frontends,
                 endpoints: port.endpoints.clone(),
                 policies: port.policies,

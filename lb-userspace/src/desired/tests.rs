@@ -14,6 +14,9 @@ fn facts() -> NodeFacts {
     NodeFacts {
         name: "n1".into(),
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        own: ["192.0.2.1", "192.0.2.99", "2001:db8::1"]
+            .map(|addr| addr.parse().unwrap())
+            .into(),
     }
 }
 
@@ -495,11 +498,42 @@ fn a_change_of_the_node_is_followed() {
     node.desired.set_node(NodeFacts {
         name: "n2".into(),
         addresses: vec!["192.0.2.7".parse().unwrap()],
+        own: BTreeSet::new(),
     });
     assert_eq!(
         node.apply([]),
         ["ns/web (TCP, IPv4): 10.0.0.1:80/TCP 127.0.0.1:30080/TCP 192.0.2.7:30080/TCP -> 10.1.0.1:8080*"]
     );
+}
+
+#[test]
+fn addresses_of_services_are_those_that_the_node_does_not_have_itself() {
+    let mut node = Node::new();
+    let svc = service(
+        "metadata: {name: web, namespace: ns}\nspec: {clusterIP: 10.0.0.1, type: LoadBalancer, externalIPs: [192.0.2.99, \
+         198.51.100.1], ports: [{port: 80, nodePort: 30080}, {name: b, port: 81}]}\nstatus: {loadBalancer: {ingress: [{ip: \
+         192.0.2.1}, {ip: 203.0.113.1}]}}",
+    );
+    let addresses = |update: &Update| -> Vec<String> {
+        let of = |change: &Change| match change {
+            Change::Apply(_, port) => port
+                .addresses
+                .iter()
+                .map(|(addr, kind)| format!("{addr} {kind:?}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Change::Delete(_) => panic!("{change:?}"),
+        };
+        update.changes.iter().map(of).collect()
+    };
+    let without_own = "10.0.0.1 ClusterIp, 198.51.100.1 ExternalIp, 203.0.113.1 LoadBalancer";
+    assert_eq!(addresses(&node.update([svc])), [without_own; 2]);
+    // The node gets rid of an address.
+    let mut own = facts();
+    own.own.remove(&"192.0.2.99".parse().unwrap());
+    node.desired.set_node(own);
+    let all = "10.0.0.1 ClusterIp, 192.0.2.99 ExternalIp, 198.51.100.1 ExternalIp, 203.0.113.1 LoadBalancer";
+    assert_eq!(addresses(&node.update([])), [all; 2]);
 }
 
 /// A Service with an external IP that others want as well.

@@ -37,6 +37,9 @@ impl Ledger {
             );
             frontends_of.entry(found.service).or_default().insert(*frontend);
         }
+        for (addr, kind) in &snapshot.addresses {
+            ledger.addresses.adopt(*addr, *kind);
+        }
         let mut bad = Vec::new();
         for (id, frontends) in frontends_of {
             match snapshot.services.get(&id) {

@@ -46,6 +46,8 @@ impl Ledger {
                 }
             }
             (Op::DeleteFrontend { frontend }, _) => self.unlink(frontend, now),
+            (Op::PutAddress { addr, kind }, _) => self.addresses.put(*addr, *kind),
+            (Op::DeleteAddress { addr }, _) => self.addresses.delete(addr),
             (
                 Op::FreeBackend {
                     family,
@@ -97,6 +99,10 @@ impl Ledger {
                 self.doubt(*frontend);
             }
             (Op::DeleteFrontend { frontend }, _) => self.doubt(*frontend),
+            (Op::PutAddress { addr, .. } | Op::DeleteAddress { addr }, _) => {
+                let wanted_by = self.addresses.doubt(*addr);
+                self.dirty.extend(wanted_by);
+            }
             (Op::FreeBackend { family, index, .. }, What::Free { owner }) => {
                 self.disown(*family, *index, owner.as_ref());
                 self.strays.insert((*family, *index));

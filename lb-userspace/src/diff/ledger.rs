@@ -9,6 +9,7 @@ use lb_common::{abi::Policies, limits};
 
 use super::{
     DiffError,
+    addresses::Addresses,
     backends::Backends,
     numbers::Numbers,
     space::{Block, Space},
@@ -51,7 +52,7 @@ impl Default for Limits {
 pub struct Usage {
     /// Service ports.
     pub services: usize,
-    /// Frontends of both families.
+    /// Frontends of both families, without the entries of addresses.
     pub frontends: usize,
     /// Backends of both families.
     pub backends: usize,
@@ -165,6 +166,7 @@ pub struct Ledger {
     pub(super) frontends: BTreeMap<FrontendAddr, Record>,
     /// How many frontends there are, by family.
     pub(super) frontends_by_family: [usize; 2],
+    pub(super) addresses: Addresses,
 
     pub(super) wanted: BTreeMap<ServicePortKey, ServicePort>,
     pub(super) wanted_frontends: BTreeMap<FrontendAddr, ServicePortKey>,
@@ -202,6 +204,7 @@ impl Ledger {
             id_of: BTreeMap::new(),
             frontends: BTreeMap::new(),
             frontends_by_family: [0; 2],
+            addresses: Addresses::default(),
             wanted: BTreeMap::new(),
             wanted_frontends: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -244,6 +247,9 @@ impl Ledger {
 
     fn want(&mut self, key: ServicePortKey, port: ServicePort) {
         self.unwant_frontends(&key);
+        for (addr, kind) in &port.addresses {
+            self.addresses.want(*addr, &key, *kind);
+        }
         for frontend in port.frontends.keys() {
             if let Some(former) = self.wanted_frontends.insert(*frontend, key.clone()) {
                 self.dirty.insert(former);
@@ -273,6 +279,10 @@ impl Ledger {
                 self.wanted_frontends.remove(frontend);
             }
         }
+        for addr in former.addresses.keys() {
+            let others = self.addresses.unwant(*addr, key);
+            self.dirty.extend(others);
+        }
     }
 
     pub(super) fn doom(&mut self, id: u32) {
@@ -298,7 +308,11 @@ impl Ledger {
 
     /// Whether the kernel holds exactly what is wanted, as far as the last plan found out.
     pub fn is_settled(&self) -> bool {
-        self.dirty.is_empty() && self.doomed.is_empty() && self.loose.is_empty() && self.strays.is_empty()
+        self.dirty.is_empty()
+            && self.doomed.is_empty()
+            && self.loose.is_empty()
+            && self.strays.is_empty()
+            && self.addresses.is_settled()
     }
 
     /// How much of the limits is taken.

@@ -231,7 +231,8 @@ impl Ledger {
         }
     }
 
-    fn frontends_of(&self, family: Family) -> usize {
-        self.frontends_by_family[family as usize]
+    /// How many elements of its FRONTENDS map a family takes.
+    pub(super) const fn frontends_of(&self, family: Family) -> usize {
+        self.frontends_by_family[family as usize] + self.addresses.count(family)
     }
 }

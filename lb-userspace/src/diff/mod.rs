@@ -2,8 +2,8 @@
 //!
 //! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync()`] does
 //! that), so it never believes what it merely planned. A plan first makes, for every service that changes, the
-//! backends, the table and the service; then it moves and adds frontends; then it removes frontends; and last it takes
-//! services and backends out of use. (A service that loses a frontend to another one gets its new table only when the
+//! backends, the table and the service; then it moves and adds frontends, and the addresses that have some; then it
+//! removes frontends; and last it takes services and backends out of use, and removes addresses. (A service that loses a frontend to another one gets its new table only when the
 //! frontend has moved.) After any number of these operations every frontend that is to stay leads to
 //! a complete table of backends in use.
 //!
@@ -13,6 +13,7 @@
 //! A backend slot belongs to one service port, also where two of them have an endpoint in common: a UDP flow must leave
 //! an endpoint that its own service gave up, whatever other services do.
 
+mod addresses;
 mod adopt;
 mod backends;
 mod confirm;
@@ -26,6 +27,8 @@ mod sync;
 mod table;
 mod tables;
 mod unmake;
+
+use std::net::IpAddr;
 
 use thiserror::Error;
 
@@ -93,6 +96,19 @@ pub enum DiffError {
         /// The limit, in frontends of the family.
         limit: u32,
     },
+    /// There is no room for the entry of an address.
+    #[error(
+        "Service {service}: connections to other ports of {addr} are not refused, because all {limit} frontends of the \
+         family are taken; raise --max-frontends or remove Services"
+    )]
+    Addresses {
+        /// The service port.
+        service: ServicePortKey,
+        /// The address.
+        addr: IpAddr,
+        /// The limit, in frontends of the family.
+        limit: u32,
+    },
 }
 
 impl DiffError {
@@ -102,7 +118,8 @@ impl DiffError {
             Self::Services { service, .. }
             | Self::Backends { service, .. }
             | Self::Table { service, .. }
-            | Self::Frontends { service, .. } => service,
+            | Self::Frontends { service, .. }
+            | Self::Addresses { service, .. } => service,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Instant,
 };
 
@@ -36,8 +37,10 @@ pub(super) enum What {
     Table { id: u32 },
     /// The service, with the table that it gets.
     Service { table: Table },
-    /// A frontend.
+    /// A frontend, or an address that goes.
     Frontend,
+    /// An address that this service wants, among others.
+    Address { id: u32 },
 }
 
 /// Operations in the order in which they are to be carried out.
@@ -58,8 +61,10 @@ pub(super) struct Draft {
     pub(super) late: Vec<Step>,
     /// Frontends that lead somewhere else, or nowhere, once the steps are done.
     pub(super) moved: BTreeSet<FrontendAddr>,
-    /// Frontends that the plan adds, by family.
+    /// Frontends and addresses that the plan adds, by family.
     pub(super) added: BTreeMap<Family, usize>,
+    /// Addresses that the plan adds or changes, or has no room for.
+    pub(super) put_addresses: BTreeSet<IpAddr>,
     pub(super) errors: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
     /// Service ports that nothing may lead to: they are not in the kernel, and the plan does not change that.
     pub(super) absent: BTreeSet<ServicePortKey>,
@@ -100,6 +105,9 @@ impl Ledger {
         for key in &dirty {
             self.put_frontends(&mut draft, key);
         }
+        for key in &dirty {
+            self.put_addresses(&mut draft, key);
+        }
         let late = std::mem::take(&mut draft.late);
         draft.steps.extend(late);
         let ids: Vec<u32> = dirty
@@ -115,6 +123,7 @@ impl Ledger {
             .collect();
         self.delete_frontends(&mut draft, ids.iter().chain(&doomed));
         self.take_out(&mut draft, &ids, &doomed);
+        self.delete_addresses(&mut draft);
         if draft.steps.is_empty() {
             for key in dirty.iter().filter(|key| !draft.errors.contains_key(*key)) {
                 self.dirty.remove(key);

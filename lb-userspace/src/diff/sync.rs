@@ -71,7 +71,13 @@ pub fn sync<D: Dataplane>(
 fn service_of(step: &Step) -> Option<u32> {
     match (&step.op, &step.what) {
         (Op::PutService { id, .. } | Op::PutFrontend { service: id, .. }, _)
-        | (_, What::Backend { id } | What::Table { id } | What::Free { owner: Some((id, _)) }) => Some(*id),
+        | (
+            _,
+            What::Backend { id }
+            | What::Table { id }
+            | What::Address { id }
+            | What::Free { owner: Some((id, _)) },
+        ) => Some(*id),
         _ => None,
     }
 }

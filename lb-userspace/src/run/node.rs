@@ -382,5 +382,6 @@ fn facts(config: &Config, inventory: &Inventory) -> NodeFacts {
     NodeFacts {
         name: config.node_name.clone(),
         addresses,
+        own: inventory.addresses.iter().map(|(_, addr)| *addr).collect(),
     }
 }

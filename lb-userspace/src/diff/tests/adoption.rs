@@ -96,7 +96,7 @@ fn a_service_is_known_by_most_of_its_frontends() {
     let (id, _) = node.model.frontends.values().next().copied().unwrap();
     let next = wanted(&[("a", &[2, 3, 5], &[1]), ("b", &[1, 4], &[2])]);
     let (node, applied) = restart(node, &next);
-    assert_eq!(applied, 2, "one frontend moves, one is new");
+    assert_eq!(applied, 3, "one frontend moves, one is new, with its address");
     assert_eq!(
         node.model
             .frontends

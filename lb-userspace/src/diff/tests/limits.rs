@@ -117,6 +117,13 @@ fn a_frontend_too_many_is_told_and_added_when_room_appears() {
         max_frontends: 2,
         ..LIMITS
     });
+    let wanted = |services: &[(&str, &[u8], &[u8])]| {
+        let mut wanted = wanted(services);
+        for port in wanted.values_mut() {
+            port.addresses.clear();
+        }
+        wanted
+    };
     let report = node.sync(&wanted(&[("a", &[1], &[1]), ("b", &[2, 3], &[2])]));
     assert_eq!(
         errors(&report),
@@ -132,10 +139,31 @@ fn a_frontend_too_many_is_told_and_added_when_room_appears() {
 }
 
 #[test]
+fn addresses_come_after_frontends_where_room_is_short() {
+    let mut node = Node::new(Limits {
+        max_frontends: 3,
+        ..LIMITS
+    });
+    let both = wanted(&[("a", &[1], &[1]), ("b", &[2], &[2])]);
+    let report = node.sync(&both);
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/b (TCP, IPv4): connections to other ports of 10.0.0.2 are not refused, because all 3 frontends of \
+             the family are taken; raise --max-frontends or remove Services"
+        ]
+    );
+    assert_eq!((node.model.frontends.len(), node.model.addresses.len()), (2, 1));
+    assert_eq!(errors(&node.again()), [""; 0], "it is told once");
+    node.sync(&wanted(&[("b", &[2], &[2])]));
+    node.reach(&wanted(&[("b", &[2], &[2])]));
+}
+
+#[test]
 fn families_have_their_own_limits() {
     let mut node = Node::new(Limits {
         max_backends: 2,
-        max_frontends: 1,
+        max_frontends: 2,
         ..LIMITS
     });
     let mut state = Wanted::new();

@@ -66,8 +66,10 @@ fn port(key: &ServicePortKey, frontends: &[u8], endpoints: &[u8]) -> ServicePort
             Endpoint { local: false },
         )
     };
+    let frontends: BTreeMap<_, _> = frontends.iter().map(frontend).collect();
     ServicePort {
-        frontends: frontends.iter().map(frontend).collect(),
+        addresses: frontends.iter().map(|(f, kind)| (f.addr, *kind)).collect(),
+        frontends,
         endpoints: endpoints.iter().map(endpoint).collect(),
         ..ServicePort::default()
     }

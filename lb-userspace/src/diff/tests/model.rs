@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ pub(super) struct Failure {
 pub(super) struct Model {
     pub(super) now: Instant,
     pub(super) frontends: BTreeMap<FrontendAddr, (u32, FrontendKind)>,
+    pub(super) addresses: BTreeMap<IpAddr, FrontendKind>,
     pub(super) services: BTreeMap<u32, TableRef>,
     pub(super) maglev: Vec<u32>,
     pub(super) backends: BTreeMap<(Family, u32), SnapshotBackend>,
@@ -34,6 +36,8 @@ pub(super) struct Model {
     pub(super) strict: bool,
     /// What must be true of every frontend after every operation: the endpoints that it may lead to.
     pub(super) promise: BTreeMap<FrontendAddr, (BTreeSet<EndpointAddr>, bool)>,
+    /// Addresses that are known as such after every operation.
+    kept: BTreeSet<IpAddr>,
     pub(super) log: Vec<Op>,
     limits: Limits,
     /// Freed things, with the time until which they must not be used again.
@@ -46,12 +50,14 @@ impl Model {
         Self {
             now: Instant::now(),
             frontends: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             services: BTreeMap::new(),
             maglev: vec![u32::MAX; limits.maglev_slots as usize],
             backends: BTreeMap::new(),
             failure: None,
             strict: true,
             promise: BTreeMap::new(),
+            kept: BTreeSet::new(),
             log: Vec::new(),
             limits,
             resting_slots: Vec::new(),
@@ -132,7 +138,14 @@ impl Model {
             Op::PutFrontend { service, .. } => {
                 assert!(self.services.contains_key(service), "{op:?}: no such service");
             }
-            Op::DeleteFrontend { .. } => {}
+            Op::DeleteFrontend { .. } | Op::DeleteAddress { .. } => {}
+            Op::PutAddress { addr, .. } => {
+                let mut frontends = self.frontends.keys();
+                assert!(
+                    frontends.any(|frontend| frontend.addr == *addr),
+                    "{op:?}: it would reject what is still on its way in"
+                );
+            }
         }
     }
 
@@ -222,6 +235,12 @@ impl Model {
             Op::DeleteFrontend { frontend } => {
                 self.frontends.remove(frontend);
             }
+            Op::PutAddress { addr, kind } => {
+                self.addresses.insert(*addr, *kind);
+            }
+            Op::DeleteAddress { addr } => {
+                self.addresses.remove(addr);
+            }
         }
     }
 
@@ -237,6 +256,13 @@ impl Model {
             };
             wanted.iter().flat_map(of).collect()
         };
+        let addresses = |wanted: &Wanted| -> BTreeSet<IpAddr> {
+            wanted
+                .values()
+                .flat_map(|port| port.addresses.keys().copied())
+                .collect()
+        };
+        self.kept = &addresses(old) & &addresses(new);
         let (before, after) = (owners(old), owners(new));
         self.promise.clear();
         for (frontend, old_owner) in before {
@@ -257,6 +283,9 @@ impl Model {
     }
 
     fn assert_promise(&self, op: &Op) {
+        for addr in &self.kept {
+            assert!(self.addresses.contains_key(addr), "{addr} is gone after {op:?}");
+        }
         for (frontend, (may, may_be_empty)) in &self.promise {
             let slots = self
                 .resolve(frontend)
@@ -310,6 +339,12 @@ impl Model {
             *in_use.entry(key.family).or_default() += port.backends().len();
         }
         assert_eq!(self.frontends, frontends, "no frontend too many");
+        let mut addresses: BTreeMap<IpAddr, FrontendKind> = BTreeMap::new();
+        for (addr, kind) in wanted.values().flat_map(|port| &port.addresses) {
+            let least = addresses.entry(*addr).or_insert(*kind);
+            *least = (*least).min(*kind);
+        }
+        assert_eq!(self.addresses, addresses, "the addresses of services");
         for family in Family::ALL {
             let backends = self.backends.iter().filter(|((f, _), _)| *f == family);
             let used = backends
@@ -384,6 +419,11 @@ impl Model {
                         },
                     )
                 })
+                .collect(),
+            addresses: self
+                .addresses
+                .iter()
+                .map(|(addr, kind)| (*addr, Some(*kind)))
                 .collect(),
             tables: tables.map(|(id, table)| (*id, slots(table))).collect(),
             services,

@@ -12,6 +12,8 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
             Op::PutService { .. } => "put service",
             Op::PutFrontend { .. } => "put frontend",
             Op::DeleteFrontend { .. } => "delete frontend",
+            Op::PutAddress { .. } => "put address",
+            Op::DeleteAddress { .. } => "delete address",
         })
         .collect()
 }
@@ -33,12 +35,19 @@ fn a_service_is_made_from_the_back_and_removed_from_the_front() {
             "put backend",
             "write table",
             "put service",
-            "put frontend"
+            "put frontend",
+            "put address"
         ]
     );
     assert_eq!(
         ops(&mut node, &wanted(&[])),
-        ["delete frontend", "put service", "free backend", "free backend"]
+        [
+            "delete frontend",
+            "put service",
+            "free backend",
+            "free backend",
+            "delete address"
+        ]
     );
 }
 
@@ -65,7 +74,7 @@ fn what_stays_as_it_is_costs_nothing() {
     assert_eq!(ops(&mut node, &state), [""; 0]);
     assert_eq!(
         ops(&mut node, &wanted(&[("a", &[1], &[1, 2]), ("b", &[2, 3], &[3])])),
-        ["put frontend"],
+        ["put frontend", "put address"],
         "no table is written when the endpoints stay"
     );
 }
@@ -100,6 +109,64 @@ fn a_frontend_that_changes_hands_is_never_away() {
             "free backend"
         ]
     );
+}
+
+/// A service with those addresses and no endpoints, its frontends of that kind.
+fn addressed(name: &str, kind: FrontendKind, port_number: u16, addresses: &[u8]) -> Wanted {
+    let key = tcp(name);
+    let plain = port(&key, addresses, &[]);
+    let frontends = plain.frontends.keys().map(|frontend| {
+        (
+            FrontendAddr {
+                port: port_number,
+                ..*frontend
+            },
+            kind,
+        )
+    });
+    let port = ServicePort {
+        frontends: frontends.collect(),
+        addresses: plain.addresses.keys().map(|addr| (*addr, kind)).collect(),
+        ..plain
+    };
+    Wanted::from([(key, port)])
+}
+
+#[test]
+fn an_address_that_services_share_goes_with_the_last_of_them() {
+    let mut node = Node::new(LIMITS);
+    let mut both = addressed("a", FrontendKind::ExternalIp, 80, &[1]);
+    let other = addressed("b", FrontendKind::LoadBalancer, 81, &[1]);
+    both.extend(other.clone());
+    node.reach(&both);
+    assert_eq!(
+        node.model.addresses.values().copied().collect::<Vec<_>>(),
+        [FrontendKind::ExternalIp],
+        "the first of its kinds counts"
+    );
+    assert_eq!(
+        ops(&mut node, &other),
+        ["put address", "delete frontend"],
+        "it stays, as what it is for the other one"
+    );
+    assert_eq!(
+        ops(&mut node, &wanted(&[])),
+        ["delete frontend", "delete address"]
+    );
+}
+
+#[test]
+fn an_address_that_failed_is_tried_again() {
+    for happens in [false, true] {
+        let mut node = Node::new(LIMITS);
+        let state = wanted(&[("a", &[1], &[])]);
+        node.model.failure = Some(model::Failure { after: 2, happens });
+        assert_eq!(node.sync(&state).failures.len(), 1);
+        node.reach(&state);
+        node.model.failure = Some(model::Failure { after: 1, happens });
+        assert_eq!(node.sync(&wanted(&[])).failures.len(), 1);
+        node.reach(&wanted(&[]));
+    }
 }
 
 #[test]
