@@ -5,17 +5,21 @@
 //! the connection is worked out from both notes when somebody asks.
 //!
 //! ```text
-//!                 forward has seen       reply has seen
-//!   Syn           only SYN               nothing or SYN
-//!   Established   anything further       anything further
-//!   Closing       FIN or RST in either direction
+//!                 one direction has seen   the other has seen
+//!   Syn           only SYN                 nothing or SYN
+//!   Established   anything further         anything
+//!   Closing       FIN                      no FIN
+//!   Closed        RST                      anything
+//!                 FIN                      FIN
+//!   Udp           datagrams                nothing
+//!   UdpStream     datagrams                datagrams
 //! ```
 //!
 //! Time is passed in, in ns of the monotonic clock.
 
 use crate::{
     abi::{Flow, proto},
-    limits::{TCP_CLOSING_TIMEOUT_NS, TCP_ESTABLISHED_TIMEOUT_NS, TCP_SYN_TIMEOUT_NS, UDP_TIMEOUT_NS},
+    limits,
 };
 
 /// TCP header flags (RFC 9293, section 3.1), the low eight of them.
@@ -37,18 +41,18 @@ pub struct Seen(pub u8);
 impl Seen {
     /// A segment with SYN.
     pub const SYN: u8 = 1;
-    /// A segment without SYN: the sender has got an answer.
+    /// A segment without SYN: the sender has got an answer. Or a datagram.
     pub const DATA: u8 = 2;
     /// A segment with FIN.
     pub const FIN: u8 = 4;
     /// A segment with RST.
     pub const RST: u8 = 8;
 
-    /// What a packet tells: its TCP flags, or nothing for UDP.
+    /// What a packet tells: its TCP flags, or that there was a datagram.
     #[inline(always)]
     pub const fn of(protocol: u8, tcp_flags: u8) -> Self {
         if protocol != proto::TCP {
-            return Self(0);
+            return Self(Self::DATA);
         }
         let mut seen = if tcp_flags & tcp::SYN != 0 {
             Self::SYN
@@ -72,26 +76,46 @@ impl Seen {
 }
 
 /// Where a flow is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     /// TCP: the client asked, nobody has answered for certain.
     Syn,
     /// TCP: data may flow.
     Established,
-    /// TCP: somebody closed or reset the connection.
+    /// TCP: one side has no more to say, the other one may go on for long.
     Closing,
-    /// UDP has no states.
+    /// TCP: both sides closed the connection, or one reset it.
+    Closed,
+    /// UDP: nobody has answered.
     Udp,
+    /// UDP: datagrams went both ways.
+    UdpStream,
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Syn,
+        Self::Established,
+        Self::Closing,
+        Self::Closed,
+        Self::Udp,
+        Self::UdpStream,
+    ];
+
     /// The state that what both directions have seen amounts to.
     #[inline(always)]
-    pub const fn of(protocol: u8, forward: u8, reply: u8) -> Self {
-        let both = forward | reply;
+    pub const fn of(protocol: u8, one: u8, other: u8) -> Self {
+        let both = one | other;
         if protocol != proto::TCP {
-            Self::Udp
-        } else if both & (Seen::FIN | Seen::RST) != 0 {
+            if one & other & Seen::DATA != 0 {
+                Self::UdpStream
+            } else {
+                Self::Udp
+            }
+        } else if both & Seen::RST != 0 || one & other & Seen::FIN != 0 {
+            Self::Closed
+        } else if both & Seen::FIN != 0 {
             Self::Closing
         } else if both & Seen::DATA != 0 {
             Self::Established
@@ -100,35 +124,123 @@ impl State {
         }
     }
 
-    /// How long (ns) a flow in this state is kept without a packet.
-    #[inline(always)]
-    pub const fn timeout(self) -> u64 {
+    /// A word for logs, metrics and the status.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Syn => TCP_SYN_TIMEOUT_NS,
-            Self::Established => TCP_ESTABLISHED_TIMEOUT_NS,
-            Self::Closing => TCP_CLOSING_TIMEOUT_NS,
-            Self::Udp => UDP_TIMEOUT_NS,
+            Self::Syn => "tcp_syn",
+            Self::Established => "tcp_established",
+            Self::Closing => "tcp_closing",
+            Self::Closed => "tcp_closed",
+            Self::Udp => "udp",
+            Self::UdpStream => "udp_stream",
         }
     }
 }
 
-/// Whether a packet that opens a connection (TCP SYN without ACK, any UDP datagram) may be taken for the start of a
-/// new one although entries of its flow exist: the old flow was closed, or nothing was heard of it for long.
-///
-/// `reply` is the other direction's entry, if it still exists.
+/// How long (ns) flows are kept without a packet, by their state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// [`State::Syn`].
+    pub syn: u64,
+    /// [`State::Established`].
+    pub established: u64,
+    /// [`State::Closing`].
+    pub closing: u64,
+    /// [`State::Closed`].
+    pub closed: u64,
+    /// [`State::Udp`].
+    pub udp: u64,
+    /// [`State::UdpStream`].
+    pub udp_stream: u64,
+}
+
+impl Timeouts {
+    /// The timeout (ns) of a state.
+    #[inline(always)]
+    pub const fn of(&self, state: State) -> u64 {
+        match state {
+            State::Syn => self.syn,
+            State::Established => self.established,
+            State::Closing => self.closing,
+            State::Closed => self.closed,
+            State::Udp => self.udp,
+            State::UdpStream => self.udp_stream,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            syn: limits::TCP_SYN_TIMEOUT_NS,
+            established: limits::TCP_ESTABLISHED_TIMEOUT_NS,
+            closing: limits::TCP_CLOSING_TIMEOUT_NS,
+            closed: limits::TCP_CLOSED_TIMEOUT_NS,
+            udp: limits::UDP_TIMEOUT_NS,
+            udp_stream: limits::UDP_STREAM_TIMEOUT_NS,
+        }
+    }
+}
+
+/// The state of a flow of which `one` is an entry and `other` that of the other direction, if it still exists; and when
+/// the last packet of either was noted.
 #[inline(always)]
-pub fn is_over<A>(protocol: u8, forward: &Flow<A>, reply: Option<&Flow<A>>, now: u64) -> bool {
-    let (reply_seen, reply_last) = match reply {
-        Some(reply) => (reply.seen, reply.last_seen),
+pub const fn state_and_last<A>(protocol: u8, one: &Flow<A>, other: Option<&Flow<A>>) -> (State, u64) {
+    let (other_seen, other_last) = match other {
+        Some(other) => (other.seen, other.last_seen),
         None => (0, 0),
     };
-    let state = State::of(protocol, forward.seen, reply_seen);
-    let last = if reply_last > forward.last_seen {
-        reply_last
+    let last = if other_last > one.last_seen {
+        other_last
     } else {
-        forward.last_seen
+        one.last_seen
     };
-    matches!(state, State::Closing) || now.saturating_sub(last) > state.timeout()
+    (State::of(protocol, one.seen, other_seen), last)
+}
+
+/// Whether nothing was heard of a flow for longer than its timeout: it can be forgotten.
+///
+/// `one` and `other` are its entries, the other one if it still exists; `timeout` gives a state's timeout (ns).
+#[inline(always)]
+pub fn is_dead<A>(
+    protocol: u8,
+    one: &Flow<A>,
+    other: Option<&Flow<A>>,
+    now: u64,
+    timeout: impl Fn(State) -> u64,
+) -> bool {
+    let (state, last) = state_and_last(protocol, one, other);
+    now.saturating_sub(last) > timeout(state)
+}
+
+/// Whether a packet that opens a connection (TCP SYN without ACK, any UDP datagram) may be taken for the start of a
+/// new one although entries of its flow exist: somebody closed the old flow, or it is dead.
+///
+/// The client cannot send it before its own side has closed the connection, so that one FIN is enough.
+#[inline(always)]
+pub fn is_over<A>(
+    protocol: u8,
+    one: &Flow<A>,
+    other: Option<&Flow<A>>,
+    now: u64,
+    timeout: impl Fn(State) -> u64,
+) -> bool {
+    let (state, last) = state_and_last(protocol, one, other);
+    matches!(state, State::Closing | State::Closed) || now.saturating_sub(last) > timeout(state)
+}
+
+/// Whether another flow may take the tuple that a flow has on the wire: both sides closed it, or it is dead. A
+/// connection that one side closed may go on for long.
+#[inline(always)]
+pub fn may_be_taken<A>(
+    protocol: u8,
+    one: &Flow<A>,
+    other: Option<&Flow<A>>,
+    now: u64,
+    timeout: impl Fn(State) -> u64,
+) -> bool {
+    let (state, last) = state_and_last(protocol, one, other);
+    matches!(state, State::Closed) || now.saturating_sub(last) > timeout(state)
 }
 
 #[cfg(test)]

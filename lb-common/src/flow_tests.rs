@@ -8,10 +8,17 @@ fn flow(seen: u8, last_seen: u64) -> Flow<u32> {
     }
 }
 
+fn timeout(state: State) -> u64 {
+    Timeouts::default().of(state)
+}
+
 #[test]
-fn udp_packets_tell_nothing_of_a_state() {
-    assert_eq!(Seen::of(proto::UDP, 0xff), Seen(0));
-    assert_eq!(State::of(proto::UDP, 0, 0), State::Udp);
+fn udp_datagrams_tell_who_has_spoken() {
+    let spoken = Seen::of(proto::UDP, 0xff).0;
+    assert_eq!(spoken, Seen::DATA);
+    assert_eq!(State::of(proto::UDP, spoken, 0), State::Udp);
+    assert_eq!(State::of(proto::UDP, 0, spoken), State::Udp);
+    assert_eq!(State::of(proto::UDP, spoken, spoken), State::UdpStream);
 }
 
 #[test]
@@ -25,15 +32,22 @@ fn a_handshake_leads_from_syn_to_established() {
 }
 
 #[test]
-fn fin_or_reset_of_either_side_closes() {
-    for flag in [tcp::FIN, tcp::RST] {
-        let end = Seen::of(proto::TCP, flag | tcp::ACK).0;
-        assert_eq!(
-            State::of(proto::TCP, Seen::SYN | Seen::DATA | end, Seen::SYN),
-            State::Closing
-        );
-        assert_eq!(State::of(proto::TCP, Seen::SYN, Seen::SYN | end), State::Closing);
+fn one_fin_closes_a_side_and_a_second_one_or_a_reset_the_connection() {
+    let data = Seen::SYN | Seen::DATA;
+    for (one, other, state) in [
+        (data | Seen::FIN, data, State::Closing),
+        (data, data | Seen::FIN, State::Closing),
+        (data | Seen::FIN, data | Seen::FIN, State::Closed),
+        (data | Seen::RST, data, State::Closed),
+        (Seen::SYN, Seen::RST, State::Closed),
+    ] {
+        assert_eq!(State::of(proto::TCP, one, other), state, "{one:#x} {other:#x}");
     }
+    assert_eq!(
+        Seen::of(proto::TCP, tcp::FIN | tcp::ACK).0,
+        Seen::DATA | Seen::FIN
+    );
+    assert_eq!(Seen::of(proto::TCP, tcp::RST).0, Seen::DATA | Seen::RST);
 }
 
 #[test]
@@ -43,40 +57,94 @@ fn news_is_what_the_note_lacks() {
     assert!(!Seen(0).is_news_to(0));
 }
 
+/// What both directions have seen, by state.
+const SEEN: [(State, u8, u8, u8); 6] = [
+    (State::Syn, proto::TCP, Seen::SYN, 0),
+    (
+        State::Established,
+        proto::TCP,
+        Seen::SYN | Seen::DATA,
+        Seen::SYN | Seen::DATA,
+    ),
+    (State::Closing, proto::TCP, Seen::DATA | Seen::FIN, Seen::DATA),
+    (
+        State::Closed,
+        proto::TCP,
+        Seen::DATA | Seen::FIN,
+        Seen::DATA | Seen::FIN,
+    ),
+    (State::Udp, proto::UDP, Seen::DATA, 0),
+    (State::UdpStream, proto::UDP, Seen::DATA, Seen::DATA),
+];
+
 #[test]
-fn an_idle_flow_is_over_after_its_timeout_and_not_before() {
-    for (protocol, seen, state) in [
-        (proto::TCP, Seen::SYN, State::Syn),
-        (proto::TCP, Seen::SYN | Seen::DATA, State::Established),
-        (proto::UDP, 0, State::Udp),
-    ] {
-        let forward = flow(seen, 1_000);
-        let end = 1_000 + state.timeout();
-        assert!(!is_over(protocol, &forward, None, end), "{state:?}");
-        assert!(is_over(protocol, &forward, None, end + 1), "{state:?}");
+fn a_flow_dies_after_its_timeout_and_not_before_whichever_half_is_asked() {
+    for (state, protocol, one, other) in SEEN {
+        let (one, other) = (flow(one, 1_000), flow(other, 2_000));
+        let end = 2_000 + timeout(state);
+        for (one, other) in [(&one, &other), (&other, &one)] {
+            assert_eq!(state_and_last(protocol, one, Some(other)), (state, 2_000));
+            assert!(!is_dead(protocol, one, Some(other), end, timeout), "{state:?}");
+            assert!(is_dead(protocol, one, Some(other), end + 1, timeout), "{state:?}");
+        }
     }
 }
 
 #[test]
 fn packets_of_either_direction_keep_a_flow_alive() {
-    let forward = flow(0, 1_000);
-    let reply = flow(0, 1_000 + UDP_TIMEOUT_NS);
-    assert!(!is_over(
+    let later = limits::UDP_STREAM_TIMEOUT_NS;
+    let (forward, reply) = (flow(Seen::DATA, 1_000), flow(Seen::DATA, 1_000 + later));
+    assert!(!is_dead(
         proto::UDP,
         &forward,
         Some(&reply),
-        2_000 + UDP_TIMEOUT_NS
+        2_000 + later,
+        timeout
     ));
+    assert!(is_dead(proto::UDP, &forward, None, 2_000 + later, timeout));
 }
 
 #[test]
-fn a_closed_connection_is_over_at_once() {
-    let forward = flow(Seen::SYN | Seen::DATA, 1_000);
-    let reset_by_server = flow(Seen::RST, 1_000);
-    assert!(is_over(proto::TCP, &forward, Some(&reset_by_server), 1_000));
+fn an_answered_datagram_keeps_a_flow_for_longer() {
+    let now = 1_000 + (limits::UDP_TIMEOUT_NS + limits::UDP_STREAM_TIMEOUT_NS) / 2;
+    let (asked, silent) = (flow(Seen::DATA, 1_000), flow(0, 1_000));
+    assert!(is_dead(proto::UDP, &asked, Some(&silent), now, timeout));
+    let answered = flow(Seen::DATA, 1_000);
+    assert!(!is_dead(proto::UDP, &asked, Some(&answered), now, timeout));
+}
+
+#[test]
+fn a_new_connection_of_the_same_client_needs_one_fin_and_somebody_elses_two() {
+    for (state, protocol, one, other) in SEEN {
+        let (one, other) = (flow(one, 1_000), flow(other, 1_000));
+        let closed = matches!(state, State::Closed);
+        let closing = closed || matches!(state, State::Closing);
+        assert_eq!(
+            is_over(protocol, &one, Some(&other), 1_000, timeout),
+            closing,
+            "{state:?}"
+        );
+        assert_eq!(
+            may_be_taken(protocol, &one, Some(&other), 1_000, timeout),
+            closed,
+            "{state:?}"
+        );
+        let end = 1_001 + timeout(state);
+        assert!(is_over(protocol, &one, Some(&other), end, timeout), "{state:?}");
+        assert!(
+            may_be_taken(protocol, &one, Some(&other), end, timeout),
+            "{state:?}"
+        );
+    }
 }
 
 #[test]
 fn a_clock_read_before_the_note_does_not_end_a_flow() {
-    assert!(!is_over(proto::UDP, &flow(0, 5_000), None, 4_000));
+    assert!(!is_over(
+        proto::UDP,
+        &flow(Seen::DATA, 5_000),
+        None,
+        4_000,
+        timeout
+    ));
 }

@@ -12,11 +12,21 @@ pub const TCP_SYN_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
 /// `--conntrack-tcp-timeout-established` is 24 h.
 pub const TCP_ESTABLISHED_TIMEOUT_NS: u64 = 24 * 3600 * 1_000_000_000;
 
-/// A TCP flow with a FIN or RST seen is forgotten after this time without a packet (ns): nf_conntrack's TIME_WAIT.
-pub const TCP_CLOSING_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+/// A TCP flow that one side has closed is forgotten after this time without a packet (ns): kube-proxy's default for
+/// `--conntrack-tcp-timeout-close-wait` is 1 h.
+pub const TCP_CLOSING_TIMEOUT_NS: u64 = 3600 * 1_000_000_000;
 
-/// A UDP flow is forgotten after this time without a packet (ns): nf_conntrack's stream timeout.
-pub const UDP_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+/// A TCP flow that both sides have closed, or one has reset, is forgotten after this time without a packet (ns):
+/// nf_conntrack's TIME_WAIT.
+pub const TCP_CLOSED_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
+
+/// A UDP flow that nobody answers is forgotten after this time without a packet (ns): nf_conntrack's
+/// `nf_conntrack_udp_timeout`.
+pub const UDP_TIMEOUT_NS: u64 = 30 * 1_000_000_000;
+
+/// A UDP flow with datagrams both ways is forgotten after this time without a packet (ns): nf_conntrack's
+/// `nf_conntrack_udp_timeout_stream`.
+pub const UDP_STREAM_TIMEOUT_NS: u64 = 120 * 1_000_000_000;
 
 /// Default number of flows per family; each takes two entries of the flow map.
 pub const FLOWS: u32 = 131_072;

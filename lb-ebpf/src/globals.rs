@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{Global, helpers::bpf_get_netns_cookie};
-use lb_common::datapath::Ports;
+use lb_common::{datapath::Ports, flow::State, limits};
 
 /// Cookie of the agent's network namespace (`SO_NETNS_COOKIE`). 0, which no namespace has, until it is set.
 #[unsafe(no_mangle)]
@@ -24,6 +24,43 @@ static SNAT_FIRST: Global<u16> = Global::new(0);
 /// How many ports there are; 0 until it is set, and then flows find none.
 #[unsafe(no_mangle)]
 static SNAT_COUNT: Global<u16> = Global::new(0);
+
+/// Timeout (ns) of flows in the state `Syn`.
+#[unsafe(no_mangle)]
+static TIMEOUT_SYN: Global<u64> = Global::new(limits::TCP_SYN_TIMEOUT_NS);
+
+/// Timeout (ns) of flows in the state `Established`.
+#[unsafe(no_mangle)]
+static TIMEOUT_ESTABLISHED: Global<u64> = Global::new(limits::TCP_ESTABLISHED_TIMEOUT_NS);
+
+/// Timeout (ns) of flows in the state `Closing`.
+#[unsafe(no_mangle)]
+static TIMEOUT_CLOSING: Global<u64> = Global::new(limits::TCP_CLOSING_TIMEOUT_NS);
+
+/// Timeout (ns) of flows in the state `Closed`.
+#[unsafe(no_mangle)]
+static TIMEOUT_CLOSED: Global<u64> = Global::new(limits::TCP_CLOSED_TIMEOUT_NS);
+
+/// Timeout (ns) of flows in the state `Udp`.
+#[unsafe(no_mangle)]
+static TIMEOUT_UDP: Global<u64> = Global::new(limits::UDP_TIMEOUT_NS);
+
+/// Timeout (ns) of flows in the state `UdpStream`.
+#[unsafe(no_mangle)]
+static TIMEOUT_UDP_STREAM: Global<u64> = Global::new(limits::UDP_STREAM_TIMEOUT_NS);
+
+/// How long (ns) a flow in that state is kept without a packet.
+#[inline(always)]
+pub(crate) fn timeout(state: State) -> u64 {
+    match state {
+        State::Syn => TIMEOUT_SYN.load(),
+        State::Established => TIMEOUT_ESTABLISHED.load(),
+        State::Closing => TIMEOUT_CLOSING.load(),
+        State::Closed => TIMEOUT_CLOSED.load(),
+        State::Udp => TIMEOUT_UDP.load(),
+        State::UdpStream => TIMEOUT_UDP_STREAM.load(),
+    }
+}
 
 /// The ports that flows may be given in place of their own.
 #[inline(always)]

@@ -40,6 +40,13 @@ pub(crate) static BACKENDS4: Array<Backend<V4>> = Array::pinned(limits::BACKENDS
 #[map]
 pub(crate) static BACKENDS6: Array<Backend<V6>> = Array::pinned(limits::BACKENDS, 0);
 
+/// Addresses of backends in use.
+#[map]
+pub(crate) static ENDPOINTS4: HashMap<FrontendKey<V4>, u32> = HashMap::pinned(limits::BACKENDS, 0);
+/// Addresses of backends in use.
+#[map]
+pub(crate) static ENDPOINTS6: HashMap<FrontendKey<V6>, u32> = HashMap::pinned(limits::BACKENDS, 0);
+
 /// Recorded flows, an entry for each direction.
 #[map]
 pub(crate) static FLOWS4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(2 * limits::FLOWS, 0);

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::proto,
     datapath::{Env, Ports, Route, RouteError, V4, V6},
+    flow::State,
 };
 
 use crate::{globals, maps};
@@ -73,6 +74,11 @@ impl Env<V4> for Surroundings {
     }
 
     #[inline(always)]
+    fn timeout(&self, state: State) -> u64 {
+        globals::timeout(state)
+    }
+
+    #[inline(always)]
     fn snat_ports(&self) -> Ports {
         globals::snat_ports()
     }
@@ -101,6 +107,11 @@ impl Env<V6> for Surroundings {
     #[inline(always)]
     fn may_answer(&self) -> bool {
         maps::may_answer(now())
+    }
+
+    #[inline(always)]
+    fn timeout(&self, state: State) -> u64 {
+        globals::timeout(state)
     }
 
     #[inline(always)]

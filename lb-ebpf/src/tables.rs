@@ -16,8 +16,8 @@ use lb_common::{
 };
 
 use crate::maps::{
-    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES,
-    SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
+    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRONTENDS4,
+    FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -46,7 +46,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
@@ -76,6 +76,11 @@ macro_rules! tables {
                 // and it would copy byte by byte.
                 unsafe { ptr::copy_nonoverlapping(backend, into, 1) };
                 true
+            }
+
+            #[inline(always)]
+            fn is_endpoint(&self, key: &FrontendKey<$addr>) -> bool {
+                $endpoints.get_ptr(key).is_some()
             }
 
             #[inline(always)]
@@ -158,8 +163,8 @@ macro_rules! tables {
 }
 
 tables!(
-    V4, u32, FRONTENDS4, BACKENDS4, FLOWS4, SOCKETS4, SOURCES4, AFFINITY4
+    V4, u32, FRONTENDS4, BACKENDS4, ENDPOINTS4, FLOWS4, SOCKETS4, SOURCES4, AFFINITY4
 );
 tables!(
-    V6, [u32; 4], FRONTENDS6, BACKENDS6, FLOWS6, SOCKETS6, SOURCES6, AFFINITY6
+    V6, [u32; 4], FRONTENDS6, BACKENDS6, ENDPOINTS6, FLOWS6, SOCKETS6, SOURCES6, AFFINITY6
 );

@@ -169,7 +169,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 15] {
+    fn layouts(&self) -> [Layout; 17] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -190,6 +190,8 @@ impl Sizes {
             of::<u32, [u32; 2]>(map::MAGLEV, self.maglev_slots / 2),
             of::<u32, Backend<V4>>(map::BACKENDS4, self.backends),
             of::<u32, Backend<V6>>(map::BACKENDS6, self.backends),
+            of::<FrontendKey<V4>, u32>(map::ENDPOINTS4, self.backends),
+            of::<FrontendKey<V6>, u32>(map::ENDPOINTS6, self.backends),
             of::<FlowKey<V4>, Flow<V4>>(map::FLOWS4, self.flows.saturating_mul(2)),
             of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
             of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
@@ -210,7 +212,12 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// good, so the sizes alone do not tell whether a map can be taken over.
 fn kind_and_flags(name: &str) -> (MapType, u32) {
     match name {
-        map::FRONTENDS4 | map::FRONTENDS6 | map::SOURCES4 | map::SOURCES6 => (MapType::Hash, 0),
+        map::FRONTENDS4
+        | map::FRONTENDS6
+        | map::ENDPOINTS4
+        | map::ENDPOINTS6
+        | map::SOURCES4
+        | map::SOURCES6 => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),

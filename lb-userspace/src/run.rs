@@ -138,8 +138,9 @@ async fn start(
         snat_ports: config.snat_ports,
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
-    let maps = KernelMaps::new(&mut bpf)?;
+    let mut maps = KernelMaps::new(&mut bpf)?;
     let snapshot = maps.snapshot()?;
+    maps.adopt_endpoints(&snapshot)?;
     let adopted = !snapshot.frontends.is_empty();
     if adopted {
         info!(

@@ -91,6 +91,8 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.services(out)?;
     maps.backends::<V4>(map::BACKENDS4, out)?;
     maps.backends::<V6>(map::BACKENDS6, out)?;
+    maps.hash::<FrontendKey<V4>, u32>(map::ENDPOINTS4, out)?;
+    maps.hash::<FrontendKey<V6>, u32>(map::ENDPOINTS6, out)?;
     maps.hash::<FlowKey<V4>, Flow<V4>>(map::FLOWS4, out)?;
     maps.hash::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, out)?;
     maps.hash::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, out)?;
@@ -149,7 +151,7 @@ impl Maps<'_> {
         out: &mut impl io::Write,
     ) -> Result<(), StatusError> {
         let (data, capacity) = self.open(name)?;
-        let map = if name.starts_with("FRONTENDS") {
+        let map = if name.starts_with("FRONTENDS") || name.starts_with("ENDPOINTS") {
             Map::HashMap(data)
         } else {
             Map::LruHashMap(data)

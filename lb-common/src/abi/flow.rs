@@ -92,6 +92,8 @@ impl FlowFlags {
     /// The source address was changed to one of the node's. The stack would drop such packets as martians, or keep them
     /// for itself: both directions are translated where they come in and sent out by the routing table.
     pub const REDIRECT: u8 = 1;
+    /// The client used the endpoint's own address. Its packets stay as they are unless the source port had to be changed.
+    pub const DIRECT: u8 = 2;
 }
 
 /// The translation of one direction of a flow.
@@ -111,9 +113,9 @@ pub struct Flow<A> {
     pub flags: u8,
     /// Zero.
     pub pad: u8,
-    /// Index of the endpoint in BACKENDS.
+    /// Index of the endpoint in BACKENDS; means nothing in a direct flow.
     pub backend: u32,
-    /// Generation of that slot when the endpoint was chosen.
+    /// Generation of that slot when the endpoint was chosen; means nothing in a direct flow.
     pub generation: u32,
     /// When a packet of this direction was last written down, in ns of the monotonic clock; at most
     /// [`crate::limits::FLOW_REFRESH_NS`] behind the truth.
@@ -131,5 +133,11 @@ impl<A> Flow<A> {
     #[inline(always)]
     pub const fn is_redirected(&self) -> bool {
         self.flags & FlowFlags::REDIRECT != 0
+    }
+
+    /// Whether the client used the endpoint's own address.
+    #[inline(always)]
+    pub const fn is_direct(&self) -> bool {
+        self.flags & FlowFlags::DIRECT != 0
     }
 }

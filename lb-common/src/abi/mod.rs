@@ -58,6 +58,10 @@ pub mod map {
     pub const BACKENDS4: &str = "BACKENDS4";
     /// IPv6 backends: `u32` → `Backend<[u32; 4]>`.
     pub const BACKENDS6: &str = "BACKENDS6";
+    /// Addresses of IPv4 backends in use: `FrontendKey<u32>` → `u32`, which means nothing.
+    pub const ENDPOINTS4: &str = "ENDPOINTS4";
+    /// The same for IPv6.
+    pub const ENDPOINTS6: &str = "ENDPOINTS6";
     /// IPv4 flows: `FlowKey<u32>` → `Flow<u32>`.
     pub const FLOWS4: &str = "FLOWS4";
     /// IPv6 flows: `FlowKey<[u32; 4]>` → `Flow<[u32; 4]>`.
@@ -78,8 +82,8 @@ pub mod map {
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 15] = [
-        FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, SOCKETS4, SOCKETS6,
-        SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
+    pub const PINNED: [&str; 17] = [
+        FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
+        FLOWS6, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
     ];
 }

@@ -40,6 +40,18 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     }
 }
 
+/// Whether the packet was sent to a service.
+#[inline(always)]
+pub(super) fn is_to_service<F: Family, T: Tables<F>>(tables: &T, work: &Work<F::Addr>) -> bool {
+    let key = &work.headers.key;
+    let frontend = tables.frontend(&FrontendKey::new(
+        key.tuple.dst,
+        key.tuple.dst_port(),
+        key.proto(),
+    ));
+    frontend.is_some_and(|frontend| family::takes_packets(frontend.kind))
+}
+
 /// Why a service has no endpoint for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {

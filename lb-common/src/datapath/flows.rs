@@ -2,8 +2,8 @@
 
 use super::{Env, Family, InsertError, Tables, Work, snat};
 use crate::{
-    abi::{Address, FlowFlags, FlowKind, proto},
-    flow::{Seen, is_over},
+    abi::{Address, FlowKind, proto},
+    flow::{Seen, is_over, may_be_taken},
     limits::{FLOW_REFRESH_NS, SNAT_ATTEMPTS},
     packet::transport,
     verdict::Reason,
@@ -27,22 +27,38 @@ pub(super) fn keeps_endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     if !serving {
         return false;
     }
-    // An idle UDP flow that is still recorded may as well go on: its endpoint serves.
-    work.headers.key.proto() == proto::UDP || is_alive(tables, work, env.now())
+    is_alive(tables, env, work)
 }
 
-/// Whether the recorded TCP flow in `work` is not over.
+/// Whether the recorded flow in `work` is not over, so that a packet that may open a connection belongs to it.
+#[inline(always)]
+pub(super) fn is_alive<F: Family, T: Tables<F>, E: Env<F>>(
+    tables: &T,
+    env: &E,
+    work: &mut Work<F::Addr>,
+) -> bool {
+    // No timeout is that short, and datagrams close nothing.
+    let is_recent = env.now().saturating_sub(work.flow.last_seen) < FLOW_REFRESH_NS;
+    (is_recent && work.headers.key.proto() == proto::UDP) || is_alive_with_other(tables, env, work)
+}
+
+/// The same, by both entries.
 #[inline(never)]
-fn is_alive<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Addr>, now: u64) -> bool {
+fn is_alive_with_other<F: Family, T: Tables<F>, E: Env<F>>(
+    tables: &T,
+    env: &E,
+    work: &mut Work<F::Addr>,
+) -> bool {
     make_other_key(work);
     let other = tables
         .flow(&work.other_key, &mut work.other)
         .then_some(&work.other);
-    !is_over(work.headers.key.proto(), &work.flow, other, now)
+    let timeout = |state| env.timeout(state);
+    !is_over(work.headers.key.proto(), &work.flow, other, env.now(), timeout)
 }
 
 /// Records the packet's flow to the backend in `work`, both directions or none, and leaves the packet's own entry
-/// in `work`. If the source that the endpoint is to see is not the client, the flow is redirected.
+/// in `work`.
 /// Returns whether the flow is new or had an endpoint before.
 #[inline(never)]
 pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
@@ -54,7 +70,6 @@ pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
     let source = work.source;
     let now = env.now();
     let key = &work.headers.key;
-    let redirected = source != key.tuple.src;
     // Field by field: a value would be made on the stack first, and that is short.
     let flow = &mut work.flow;
     flow.tuple.src = source;
@@ -62,12 +77,12 @@ pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
     flow.tuple.ports = transport::ports_word(key.tuple.src_port(), work.backend.port);
     flow.kind = FlowKind::Forward as u8;
     flow.seen = Seen::of(key.proto(), work.headers.tcp_flags).0;
-    flow.flags = if redirected { FlowFlags::REDIRECT } else { 0 };
+    flow.flags = work.flags as u8;
     flow.pad = 0;
     flow.backend = work.index;
     flow.generation = work.backend.generation;
     flow.last_seen = now;
-    insert_reply(tables, env, work, redirected, now)?;
+    insert_reply(tables, env, work, now)?;
     insert_forward(tables, work, reason)
 }
 
@@ -89,7 +104,6 @@ fn insert_reply<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
     env: &E,
     work: &mut Work<F::Addr>,
-    redirected: bool,
     now: u64,
 ) -> Result<(), Reason> {
     let ports = env.snat_ports();
@@ -99,7 +113,7 @@ fn insert_reply<F: Family, T: Tables<F>, E: Env<F>>(
     let mut attempt = 0;
     while attempt < SNAT_ATTEMPTS {
         // The client's own port, unless the node itself may use it.
-        let port = if attempt == 0 && (!redirected || ports.contains(own)) {
+        let port = if attempt == 0 && (!work.flow.is_redirected() || ports.contains(own)) {
             own
         } else {
             ports.candidate(hash, attempt)
@@ -107,7 +121,7 @@ fn insert_reply<F: Family, T: Tables<F>, E: Env<F>>(
         attempt += 1;
         work.flow.tuple.ports = transport::ports_word(port, work.backend.port);
         make_other_key(work);
-        if try_reply(tables, work, now)? {
+        if try_reply(tables, env, work)? {
             return Ok(());
         }
     }
@@ -116,29 +130,52 @@ fn insert_reply<F: Family, T: Tables<F>, E: Env<F>>(
 
 /// Adds the reply entry under its present key; false if another live flow has the key.
 ///
-/// An entry that is there already may be a leftover of the same flow, or of one that is over as far as its own
-/// direction tells; that of another live flow is not touched.
+/// An entry that is there already may be a leftover of the same flow, or of one that is over; that of another live flow is
+/// not touched.
 #[inline(never)]
-fn try_reply<F: Family, T: Tables<F>>(
+fn try_reply<F: Family, T: Tables<F>, E: Env<F>>(
     tables: &T,
+    env: &E,
     work: &mut Work<F::Addr>,
-    now: u64,
 ) -> Result<bool, Reason> {
     match tables.insert_flow(&work.other_key, &work.other) {
         Ok(()) => return Ok(true),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => {}
     }
-    if tables.flow(&work.other_key, &mut work.there) {
-        let same_flow = work.there.tuple == work.other.tuple;
-        if !same_flow && !is_over(work.other_key.proto(), &work.there, None, now) {
-            return Ok(false);
-        }
+    if tables.flow(&work.other_key, &mut work.there)
+        && work.there.tuple != work.other.tuple
+        && !give_way(tables, env, work)
+    {
+        return Ok(false);
     }
     match tables.replace_flow(&work.other_key, &work.other) {
         Ok(()) => Ok(true),
         Err(_) => Err(Reason::FlowTableFull),
     }
+}
+
+/// Whether the flow of the entry in `work.there` leaves its tuple to another one. What it still has is removed then.
+#[inline(always)]
+fn give_way<F: Family, T: Tables<F>, E: Env<F>>(tables: &T, env: &E, work: &mut Work<F::Addr>) -> bool {
+    work.beyond_key.tuple.src = work.there.tuple.dst;
+    work.beyond_key.tuple.dst = work.there.tuple.src;
+    work.beyond_key.tuple.ports = work.there.tuple.ports.rotate_left(16);
+    work.beyond_key.protocol = work.other_key.protocol;
+    // A flow that moved on from its endpoint has another reply entry.
+    let is_whole = tables.flow(&work.beyond_key, &mut work.beyond)
+        && work.beyond.tuple.src == work.other_key.tuple.dst
+        && work.beyond.tuple.dst == work.other_key.tuple.src
+        && work.beyond.tuple.ports == work.other_key.tuple.ports.rotate_left(16);
+    let beyond = is_whole.then_some(&work.beyond);
+    let timeout = |state| env.timeout(state);
+    if !may_be_taken(work.other_key.proto(), &work.there, beyond, env.now(), timeout) {
+        return false;
+    }
+    if is_whole {
+        tables.delete_flow(&work.beyond_key);
+    }
+    true
 }
 
 /// Adds the forward entry, or takes back the reply entry.

@@ -8,7 +8,8 @@
 //!     parse ─► recorded flow? ──► forward: the recorded translation ─► rewrite ─► on
 //!                 │no             reply: as it is (it is restored where it leaves)
 //!                 │               reply to an address of the node: restore ─► rewrite ─► out by the routing table
-//!              frontend? ──no──► on, as it is
+//!              frontend? ──no──► opens a connection to an endpoint? ──no──► on, as it is
+//!                 │                  └yes─► record both directions ─► on, as it is unless its port is taken
 //!                 │yes       (no endpoint: ICMP port unreachable ─► back)
 //!              Maglev over the endpoints ─► whose address does the endpoint see?
 //!                 │ the client's: record both directions ─► rewrite ─► on
@@ -22,6 +23,7 @@
 //! left untouched, or dropped.
 
 mod choose;
+mod direct;
 mod family;
 mod flows;
 mod reject;
@@ -38,7 +40,7 @@ pub use self::{
     work::{Route, Verdict, Way, Work, Works},
 };
 use crate::{
-    abi::FlowKind,
+    abi::{FlowFlags, FlowKind},
     packet::ethernet::{self, ether_type},
     verdict::{Action, Reason},
 };
@@ -111,13 +113,19 @@ where
         Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
             Some(step) => step,
             // One after the other: nested, they would need more stack than there is.
-            None => match opening::<F, _, _>(tables, env, work, role) {
-                Ok(()) => match flows::record(tables, env, work) {
-                    Ok(reason) => Step::Translate(reason),
+            None => {
+                let mut opened = opening::<F, _, _>(tables, env, work, role);
+                if opened == Err(Reason::NotService) {
+                    opened = direct::opening(tables, work);
+                }
+                match opened {
+                    Ok(()) => {
+                        let recorded = flows::record(tables, env, work);
+                        direct::settle(work, recorded)
+                    }
                     Err(reason) => Step::Keep(reason),
-                },
-                Err(reason) => Step::Keep(reason),
-            },
+                }
+            }
         },
     };
     let reason = match step {
@@ -190,6 +198,9 @@ where
         return None;
     }
     let reason = if work.flow.is(FlowKind::Forward) {
+        if work.flow.is_direct() {
+            return direct::recorded(tables, env, work);
+        }
         if !flows::keeps_endpoint(tables, env, work) {
             return None;
         }
@@ -213,6 +224,11 @@ where
 {
     choose::endpoint::<F, _, _>(tables, env, work, role)?;
     work.source = source::<F, _, _>(tables, env, work, role)?;
+    work.flags = if work.source == work.headers.key.tuple.src {
+        0
+    } else {
+        FlowFlags::REDIRECT as u32
+    };
     Ok(())
 }
 
@@ -255,6 +271,9 @@ where
         return Step::Keep(Reason::NotReply);
     }
     flows::refresh(tables, env, work);
+    if direct::is_untouched(work) {
+        return Step::Keep(Reason::Direct);
+    }
     Step::Translate(Reason::ReplyRestored)
 }
 

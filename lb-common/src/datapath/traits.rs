@@ -5,6 +5,7 @@ use crate::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
     },
+    flow::State,
     packet::Delta,
 };
 
@@ -82,6 +83,8 @@ pub trait Tables<F: Family> {
     fn slot(&self, slot: u32) -> Option<u32>;
     /// Copies the backend with that index, in use or not; false if there is no such index.
     fn backend(&self, index: u32, into: &mut Backend<F::Addr>) -> bool;
+    /// Whether that address and port is one of a backend in use.
+    fn is_endpoint(&self, key: &FrontendKey<F::Addr>) -> bool;
     /// Copies the flow entry of packets with that key; false if there is none.
     fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool;
     /// Copies the endpoint that a client stays with; false if none is remembered.
@@ -119,6 +122,8 @@ pub trait Env<F: Family> {
     fn now(&self) -> u64;
     /// Whether one more sender may be told that nobody serves: answers are limited in number.
     fn may_answer(&self) -> bool;
+    /// How long (ns) a flow in that state is kept without a packet.
+    fn timeout(&self, state: State) -> u64;
     /// The ports that flows may be given in place of their own.
     fn snat_ports(&self) -> Ports;
     /// The way to `to` for the packet at hand, which came from `from`.

@@ -21,12 +21,18 @@ pub struct Work<A> {
     pub other: Flow<A>,
     /// An entry that stands in the way of one of these.
     pub there: Flow<A>,
+    /// The key of its other direction.
+    pub beyond_key: FlowKey<A>,
+    /// The entry of its other direction.
+    pub beyond: Flow<A>,
     /// The endpoint of a new flow.
     pub backend: Backend<A>,
     /// Its index.
     pub index: u32,
     /// The source that it is to see.
     pub source: A,
+    /// [`crate::abi::FlowFlags`] of a new flow.
+    pub flags: u32,
     /// Where a packet goes that the node sends out itself.
     pub route: Route<A>,
 }

@@ -12,12 +12,15 @@ use std::{boxed::Box, net::IpAddr};
 use crate::{
     abi::{Either, to_ip},
     datapath::{Env, Family, Ports, Route, RouteError, V4, V6},
+    flow::{State, Timeouts},
 };
 
 /// A clock that stands still, a range of ports, and a routing table in which every host is its own next hop.
 pub struct FixedEnv {
     /// The time, in ns.
     pub now: u64,
+    /// How long flows are kept.
+    pub timeouts: Timeouts,
     ports: Ports,
     routes: Box<dyn Fn(IpAddr) -> Result<u32, RouteError>>,
 }
@@ -27,6 +30,7 @@ impl FixedEnv {
     pub fn new(now: u64, ports: Ports, routes: impl Fn(IpAddr) -> Result<u32, RouteError> + 'static) -> Self {
         Self {
             now,
+            timeouts: Timeouts::default(),
             ports,
             routes: Box::new(routes),
         }
@@ -42,6 +46,10 @@ macro_rules! env {
 
             fn may_answer(&self) -> bool {
                 true
+            }
+
+            fn timeout(&self, state: State) -> u64 {
+                self.timeouts.of(state)
             }
 
             fn snat_ports(&self) -> Ports {

@@ -1,6 +1,9 @@
 //! The maps in ordinary memory.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use crate::{
     abi::{
@@ -33,6 +36,8 @@ pub struct PerFamily<A> {
     pub frontends: Map<FrontendKey<A>, Frontend>,
     /// BACKENDS.
     pub backends: Map<u32, Backend<A>>,
+    /// ENDPOINTS.
+    pub endpoints: RefCell<HashSet<FrontendKey<A>>>,
     /// FLOWS.
     pub flows: Map<FlowKey<A>, Flow<A>>,
     /// SOCKETS.
@@ -48,6 +53,7 @@ impl<A> Default for PerFamily<A> {
         Self {
             frontends: RefCell::default(),
             backends: RefCell::default(),
+            endpoints: RefCell::default(),
             flows: RefCell::default(),
             sockets: RefCell::default(),
             sources: RefCell::default(),
@@ -99,6 +105,10 @@ where
 
     fn backend(&self, index: u32, into: &mut Backend<F::Addr>) -> bool {
         copy(self.family().backends.borrow().get(&index), into)
+    }
+
+    fn is_endpoint(&self, key: &FrontendKey<F::Addr>) -> bool {
+        self.family().endpoints.borrow().contains(key)
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>, into: &mut Flow<F::Addr>) -> bool {

@@ -212,6 +212,8 @@ impl Kernel {
     fn reset(&mut self) -> Result<()> {
         clear::<FrontendKey<u32>, Frontend>(&mut self.bpf, map::FRONTENDS4)?;
         clear::<FrontendKey<[u32; 4]>, Frontend>(&mut self.bpf, map::FRONTENDS6)?;
+        clear::<FrontendKey<u32>, u32>(&mut self.bpf, map::ENDPOINTS4)?;
+        clear::<FrontendKey<[u32; 4]>, u32>(&mut self.bpf, map::ENDPOINTS6)?;
         clear::<FlowKey<u32>, Flow<u32>>(&mut self.bpf, map::FLOWS4)?;
         clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)?;
         clear::<AffinityKey<u32>, Affinity>(&mut self.bpf, map::AFFINITY4)?;
@@ -224,6 +226,8 @@ impl Kernel {
         match entry {
             Entry::Frontend4(key, value) => put(&mut self.bpf, map::FRONTENDS4, key, value),
             Entry::Frontend6(key, value) => put(&mut self.bpf, map::FRONTENDS6, key, value),
+            Entry::Endpoint4(key) => put(&mut self.bpf, map::ENDPOINTS4, key, &0u32),
+            Entry::Endpoint6(key) => put(&mut self.bpf, map::ENDPOINTS6, key, &0u32),
             Entry::Flow4(key, value) => put(&mut self.bpf, map::FLOWS4, key, value),
             Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
             Entry::Affinity4(key, value) => put(&mut self.bpf, map::AFFINITY4, key, value),

@@ -33,6 +33,8 @@ pub fn tables(world: &World, now: u64) -> MemoryTables {
             Entry::Slot(slot, value) => drop(tables.slots.borrow_mut().insert(slot, value)),
             Entry::Backend4(index, value) => drop(tables.v4.backends.borrow_mut().insert(index, value)),
             Entry::Backend6(index, value) => drop(tables.v6.backends.borrow_mut().insert(index, value)),
+            Entry::Endpoint4(key) => drop(tables.v4.endpoints.borrow_mut().insert(key)),
+            Entry::Endpoint6(key) => drop(tables.v6.endpoints.borrow_mut().insert(key)),
             Entry::Flow4(key, value) => drop(tables.v4.flows.borrow_mut().insert(key, value)),
             Entry::Flow6(key, value) => drop(tables.v6.flows.borrow_mut().insert(key, value)),
             Entry::Affinity4(key, value) => drop(tables.v4.affinities.borrow_mut().insert(key, value)),

@@ -110,6 +110,8 @@ pub struct FlowSpec {
     pub backend: SocketAddr,
     /// The source that the endpoint sees, if it is not the client.
     pub source: Option<SocketAddr>,
+    /// Whether the client asked the endpoint's own address; that is the frontend then.
+    pub direct: bool,
     /// IP protocol number.
     pub proto: u8,
     /// Index of the endpoint, counted over all endpoints of its family in the world.
@@ -159,6 +161,10 @@ pub enum Entry {
     Backend4(u32, Backend<u32>),
     /// BACKENDS6.
     Backend6(u32, Backend<[u32; 4]>),
+    /// ENDPOINTS4.
+    Endpoint4(FrontendKey<u32>),
+    /// ENDPOINTS6.
+    Endpoint6(FrontendKey<[u32; 4]>),
     /// FLOWS4.
     Flow4(FlowKey<u32>, Flow<u32>),
     /// FLOWS6.
@@ -221,6 +227,12 @@ impl ServiceSpec {
             *next += 1;
             entries.push(self.backend(index, *endpoint, *local));
             let port = port_to_wire(endpoint.port());
+            if self.defect.is_none() {
+                entries.push(match from_ip(endpoint.ip()) {
+                    Either::V4(addr) => Entry::Endpoint4(FrontendKey::new(addr, port, self.proto)),
+                    Either::V6(addr) => Entry::Endpoint6(FrontendKey::new(addr, port, self.proto)),
+                });
+            }
             let id = match from_ip(endpoint.ip()) {
                 Either::V4(addr) => maglev::endpoint_id(addr, port),
                 Either::V6(addr) => maglev::endpoint_id(addr, port),
@@ -332,7 +344,13 @@ impl FlowSpec {
         let source_port = port(self.source.unwrap_or(self.client));
         let asked = Tuple::new(client, frontend, port(self.client), port(self.frontend));
         let sent = Tuple::new(source, backend, source_port, port(self.backend));
-        let flags = if source == client { 0 } else { FlowFlags::REDIRECT };
+        let flags = if source != client {
+            FlowFlags::REDIRECT
+        } else if self.direct {
+            FlowFlags::DIRECT
+        } else {
+            0
+        };
         let flow = |tuple, kind: FlowKind, seen| Flow {
             tuple,
             kind: kind as u8,

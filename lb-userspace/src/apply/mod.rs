@@ -1,6 +1,7 @@
 //! Carries out plans on the kernel's maps.
 
 mod encode;
+mod endpoints;
 mod snapshot;
 mod sources;
 
@@ -16,9 +17,9 @@ use lb_common::{
 };
 use thiserror::Error;
 
-use self::encode::{backend, free_backend, frontend_key};
+use self::{encode::frontend_key, endpoints::Endpoints};
 use crate::{
-    plan::{Dataplane, Family, Op},
+    plan::{Dataplane, Op},
     sys::MappedArray,
 };
 
@@ -70,6 +71,7 @@ pub struct KernelMaps {
     frontends6: HashMap<MapData, FrontendKey<V6>, Frontend>,
     backends4: Array<MapData, Backend<V4>>,
     backends6: Array<MapData, Backend<V6>>,
+    endpoints: Endpoints,
     services: MappedArray<u64>,
     slots: MappedArray<u32>,
     sources4: HashMap<MapData, u32, V4>,
@@ -91,6 +93,10 @@ impl KernelMaps {
             frontends6: typed(take(bpf, map::FRONTENDS6)?, map::FRONTENDS6)?,
             backends4: typed(take(bpf, map::BACKENDS4)?, map::BACKENDS4)?,
             backends6: typed(take(bpf, map::BACKENDS6)?, map::BACKENDS6)?,
+            endpoints: Endpoints::new(
+                typed(take(bpf, map::ENDPOINTS4)?, map::ENDPOINTS4)?,
+                typed(take(bpf, map::ENDPOINTS6)?, map::ENDPOINTS6)?,
+            ),
             services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
             slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
             sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
@@ -173,35 +179,12 @@ impl Dataplane for KernelMaps {
 
     fn apply(&mut self, op: &Op) -> Result<(), ApplyError> {
         match op {
-            Op::PutBackend { index, slot } => {
-                let port = (slot.port, slot.protocol);
-                match from_ip(slot.addr) {
-                    Either::V4(addr) => self
-                        .backends4
-                        .set(*index, backend(addr, port, slot.generation, slot.local), 0)
-                        .map_err(failed("write", map::BACKENDS4)),
-                    Either::V6(addr) => self
-                        .backends6
-                        .set(*index, backend(addr, port, slot.generation, slot.local), 0)
-                        .map_err(failed("write", map::BACKENDS6)),
-                }
-            }
+            Op::PutBackend { index, slot } => self.put_backend(*index, slot),
             Op::FreeBackend {
-                family: Family::V4,
+                family,
                 index,
                 generation,
-            } => self
-                .backends4
-                .set(*index, free_backend::<V4>(*generation), 0)
-                .map_err(failed("write", map::BACKENDS4)),
-            Op::FreeBackend {
-                family: Family::V6,
-                index,
-                generation,
-            } => self
-                .backends6
-                .set(*index, free_backend::<V6>(*generation), 0)
-                .map_err(failed("write", map::BACKENDS6)),
+            } => self.free_backend(*family, *index, *generation),
             Op::WriteTable { offset, slots } => {
                 for (slot, backend) in (*offset..).zip(slots) {
                     self.slots.set(slot, *backend).ok_or(ApplyError::NoElement {

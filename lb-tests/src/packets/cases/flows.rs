@@ -251,10 +251,24 @@ fn collisions(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Ca
         cases.push(rewritten(
             label("takes_the_tuple_of_a_flow_that_was_closed"),
             FROM_WORKLOAD,
-            both(|flow| flow.reply_seen |= Seen::FIN),
+            both(|flow| {
+                flow.forward_seen |= Seen::FIN;
+                flow.reply_seen |= Seen::FIN;
+            }),
             &packet,
             Reason::NewFlow,
             &packet.clone().to(a.remote),
+        ));
+        cases.push(rewritten(
+            label("leaves_the_tuple_to_a_flow_that_only_one_side_closed"),
+            FROM_WORKLOAD,
+            both(|flow| flow.reply_seen |= Seen::FIN),
+            &packet,
+            Reason::NewFlow,
+            &packet
+                .clone()
+                .to(a.remote)
+                .from(&candidate(proto, a.pod, &second, a.pod, 1)),
         ));
     }
     cases

@@ -1,6 +1,7 @@
 //! The packet tables, by subject.
 
 mod affinity;
+mod direct;
 mod flows;
 mod headers;
 mod lengths;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(snat::cases());
     cases.extend(policies::cases());
     cases.extend(affinity::cases());
+    cases.extend(direct::cases());
     cases
 }
 
@@ -131,13 +133,14 @@ pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> Fl
     let seen = if proto == proto::TCP {
         Seen::SYN | Seen::DATA
     } else {
-        0
+        Seen::DATA
     };
     FlowSpec {
         client: addr(client),
         frontend: addr(frontend),
         backend: addr(backend),
         source: None,
+        direct: false,
         proto,
         index: backend_index(0),
         generation: GENERATION,

@@ -74,7 +74,7 @@ pub(super) fn cases() -> Vec<Case> {
                 FROM_WORKLOAD,
                 cluster_ip(false),
                 first(proto, a.pod, a.remote).bytes(),
-                Reason::NotService,
+                Reason::Direct,
             ),
             untouched(
                 label("to_a_service_of_the_other_protocol_is_passed"),
