@@ -1,6 +1,7 @@
 //! One command for each thing that a developer or CI does: `cargo xtask --help`.
 
 mod command;
+mod fuzz;
 mod setup;
 mod steps;
 
@@ -33,6 +34,10 @@ fn dispatch(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         "test" => steps::test(&rest(arguments)),
         "demo" => steps::demo(&rest(arguments)),
         "bench" => steps::bench(),
+        "fuzz" => fuzz::fuzz(
+            arguments.get_one::<String>("target").map(String::as_str),
+            arguments.get_one("runs").copied().unwrap_or(1_000_000),
+        ),
         "fmt" => steps::fmt(arguments.get_flag("check")),
         "lint" => steps::lint(),
         "docs" => steps::docs(),
@@ -104,6 +109,26 @@ fn cli() -> Command {
                 "bench",
                 "Measure what the kernel programs cost a packet, by BPF_PROG_TEST_RUN (as root)",
                 "bench",
+            ),
+            step(
+                "fuzz",
+                "Look for packets and manifests that break a rule, with libFuzzer",
+                "fuzz --target packets --runs 100000",
+            )
+            .arg(
+                Arg::new("target")
+                    .long("target")
+                    .value_name("NAME")
+                    .help("One target only")
+                    .value_parser(fuzz::TARGETS.map(|(name, _)| name)),
+            )
+            .arg(
+                Arg::new("runs")
+                    .long("runs")
+                    .value_name("N")
+                    .help("Inputs for each target")
+                    .default_value("1000000")
+                    .value_parser(clap::value_parser!(u64)),
             ),
             step("fmt", "Format the sources", "fmt --check")
                 .arg(flag("check", "Only tell what is not formatted")),

@@ -133,7 +133,7 @@ fn program(profile: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// The target folder: cargo put xtask itself into the folder of a profile in there.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find xtask's own path")?;
     own.parent()
         .and_then(Path::parent)

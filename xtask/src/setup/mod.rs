@@ -12,7 +12,7 @@ use lb_build::{Error, Host, Toolchain};
 
 use self::{
     apt::Apt,
-    packages::{COMPILER, LAB, Package},
+    packages::{COMPILER, FUZZ, LAB, Package},
     tools::Tool,
 };
 
@@ -23,6 +23,8 @@ pub(crate) struct Wanted {
     pub(crate) toolchain: bool,
     /// The programs that the lab runs.
     pub(crate) lab: bool,
+    /// What libFuzzer is built with.
+    pub(crate) fuzz: bool,
     /// The linter of the kernel programs' compiler.
     pub(crate) kernel_clippy: bool,
     /// Subcommands of cargo.
@@ -33,6 +35,7 @@ impl Wanted {
     const NOTHING: Self = Self {
         toolchain: false,
         lab: false,
+        fuzz: false,
         kernel_clippy: false,
         tools: &[],
     };
@@ -78,10 +81,16 @@ impl Wanted {
         tools: &[Tool::Deny],
         ..Self::NOTHING
     };
+    /// What the fuzzer needs.
+    pub(crate) const FUZZ: Self = Self {
+        fuzz: true,
+        ..Self::NOTHING
+    };
     /// What CI needs.
     pub(crate) const CI: Self = Self {
         toolchain: true,
         lab: true,
+        fuzz: false,
         kernel_clippy: true,
         tools: &[Tool::Nextest, Tool::Rustfmt, Tool::Clippy, Tool::Deny],
     };
@@ -104,11 +113,11 @@ impl Missing {
             Some(Err(error)) => return Err(error.into()),
         };
         Ok(Self {
-            packages: if wanted.lab {
-                packages::missing(&LAB)
-            } else {
-                Vec::new()
-            },
+            packages: [(wanted.lab, &LAB[..]), (wanted.fuzz, &FUZZ)]
+                .into_iter()
+                .filter(|(wanted, _)| *wanted)
+                .flat_map(|(_, packages)| packages::missing(packages))
+                .collect(),
             toolchain,
             kernel_clippy: wanted.kernel_clippy && ebpf::lacks_clippy(),
             tools: wanted

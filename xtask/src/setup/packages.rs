@@ -75,6 +75,9 @@ pub(crate) const LAB: [Package; 15] = [
     package("util-linux", "nsenter", "enters a namespace without a new /sys"),
 ];
 
+/// What libFuzzer is built with.
+pub(crate) const FUZZ: [Package; 1] = [package("g++", "g++", "compiles libFuzzer")];
+
 /// The eBPF compiler with its cargo and the source of `core`. Taken when no other compiler fits.
 pub(crate) const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
