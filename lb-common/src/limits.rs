@@ -60,5 +60,9 @@ pub const SNAT_ATTEMPTS: u32 = 32;
 /// (`icmp_msgs_per_sec`).
 pub const ANSWERS_PER_SECOND: u64 = 1_000;
 
+/// Networks of cluster IPs of each family that the kernel programs can be told of. Kubernetes begins with one and can be
+/// given more (KEP-1880).
+pub const SERVICE_CIDRS: usize = 4;
+
 /// Devices of the node whose address is known to the kernel programs.
 pub const SOURCES: u32 = 1_024;

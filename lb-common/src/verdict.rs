@@ -99,7 +99,7 @@ reasons! {
     100 SocketBadTable Drop "socket_bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
     101 SocketNoLocalEndpoints Drop "socket_no_local_endpoints" "A process of the node asked for a service of policy Local whose endpoints run on other nodes.";
     102 SocketSourceNotAllowed Drop "socket_source_not_allowed" "A process of the node asked a load balancer's address whose loadBalancerSourceRanges do not name the node.";
-    103 SocketUnknownPort Drop "socket_unknown_port" "A process of the node asked for a port that a service's address does not have.";
+    103 SocketUnknownPort Drop "socket_unknown_port" "A process of the node asked for a port that a cluster IP does not have.";
     104 SocketLeftToPackets Pass "socket_left_to_packets" "A pod's call that the packet path decides on better.";
 }
 

@@ -135,10 +135,10 @@ macro_rules! socket_hooks {
 }
 
 socket_hooks! {
-    fl_connect4 connect4 ask4;
-    fl_connect6 connect6 ask6;
-    fl_sendmsg4 sendmsg4 ask4;
-    fl_sendmsg6 sendmsg6 ask6;
+    fl_connect4 connect4 connect4;
+    fl_connect6 connect6 connect6;
+    fl_sendmsg4 sendmsg4 send4;
+    fl_sendmsg6 sendmsg6 send6;
     fl_recvmsg4 recvmsg4 show4;
     fl_recvmsg6 recvmsg6 show6;
     fl_getpeername4 getpeername4 show4;

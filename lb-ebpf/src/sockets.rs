@@ -104,19 +104,42 @@ impl Call {
     }
 }
 
-/// A process names an IPv4 peer.
+/// A process connects a socket to an IPv4 peer.
 #[inline(always)]
-pub(crate) fn ask4(call: &Call) -> i32 {
-    finish(ask_v4(call, call.addr4()).map(|addr| call.set_addr4(addr)))
+pub(crate) fn connect4(call: &Call) -> i32 {
+    ask4(call, true)
 }
 
-/// A process names an IPv6 peer, which may be an IPv4 one in disguise.
+/// A process sends to an IPv4 peer.
 #[inline(always)]
-pub(crate) fn ask6(call: &Call) -> i32 {
+pub(crate) fn send4(call: &Call) -> i32 {
+    ask4(call, false)
+}
+
+/// A process connects a socket to an IPv6 peer, which may be an IPv4 one in disguise.
+#[inline(always)]
+pub(crate) fn connect6(call: &Call) -> i32 {
+    ask6(call, true)
+}
+
+/// A process sends to an IPv6 peer, which may be an IPv4 one in disguise.
+#[inline(always)]
+pub(crate) fn send6(call: &Call) -> i32 {
+    ask6(call, false)
+}
+
+#[inline(always)]
+fn ask4(call: &Call, connects: bool) -> i32 {
+    finish(ask_v4(call, call.addr4(), connects).map(|addr| call.set_addr4(addr)))
+}
+
+#[inline(always)]
+fn ask6(call: &Call, connects: bool) -> i32 {
     let addr = call.addr6();
     if [addr[0], addr[1], addr[2]] == MAPPED {
         return finish(
-            ask_v4(call, addr[3]).map(|addr| call.set_addr6([MAPPED[0], MAPPED[1], MAPPED[2], addr])),
+            ask_v4(call, addr[3], connects)
+                .map(|addr| call.set_addr6([MAPPED[0], MAPPED[1], MAPPED[2], addr])),
         );
     }
     finish(
@@ -126,6 +149,7 @@ pub(crate) fn ask6(call: &Call) -> i32 {
             addr,
             call.port(),
             call.protocol(),
+            connects,
             routes::now(),
         ) {
             Destination::Unchanged(reason) => Err(reason),
@@ -140,13 +164,14 @@ pub(crate) fn ask6(call: &Call) -> i32 {
 
 /// The endpoint's address for an IPv4 peer; its port is set already.
 #[inline(always)]
-fn ask_v4(call: &Call, addr: u32) -> Result<u32, Reason> {
+fn ask_v4(call: &Call, addr: u32, connects: bool) -> Result<u32, Reason> {
     match socket::destination::<V4, _>(
         &Kernel,
         call.cookie(),
         addr,
         call.port(),
         call.protocol(),
+        connects,
         routes::now(),
     ) {
         Destination::Unchanged(reason) => Err(reason),

@@ -15,6 +15,7 @@ use lb_common::{
     datapath::{InsertError, Tables, V4, V6},
 };
 
+use crate::globals;
 use crate::maps::{
     AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRONTENDS4,
     FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
@@ -46,13 +47,18 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
+    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
                 let frontend = $frontends.get_ptr(key)?;
                 // SAFETY: the element stays readable until the program ends (RCU).
                 Some(unsafe { *frontend })
+            }
+
+            #[inline(always)]
+            fn is_for_services(&self, addr: $addr) -> bool {
+                globals::$is_for_services(addr)
             }
 
             #[inline(always)]
@@ -163,8 +169,26 @@ macro_rules! tables {
 }
 
 tables!(
-    V4, u32, FRONTENDS4, BACKENDS4, ENDPOINTS4, FLOWS4, SOCKETS4, SOURCES4, AFFINITY4
+    V4,
+    u32,
+    is_for_services4,
+    FRONTENDS4,
+    BACKENDS4,
+    ENDPOINTS4,
+    FLOWS4,
+    SOCKETS4,
+    SOURCES4,
+    AFFINITY4
 );
 tables!(
-    V6, [u32; 4], FRONTENDS6, BACKENDS6, ENDPOINTS6, FLOWS6, SOCKETS6, SOURCES6, AFFINITY6
+    V6,
+    [u32; 4],
+    is_for_services6,
+    FRONTENDS6,
+    BACKENDS6,
+    ENDPOINTS6,
+    FLOWS6,
+    SOCKETS6,
+    SOURCES6,
+    AFFINITY6
 );

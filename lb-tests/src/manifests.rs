@@ -12,6 +12,7 @@ pub struct Manifest {
     spec: Vec<String>,
     ports: Vec<Port>,
     endpoints: Vec<Endpoint>,
+    balancer: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ impl Manifest {
             spec: Vec::new(),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            balancer: Vec::new(),
         }
     }
 
@@ -101,6 +103,13 @@ impl Manifest {
         self
     }
 
+    /// The manifest of a Service of type LoadBalancer that a load balancer gave these addresses.
+    #[must_use]
+    pub fn balancer(mut self, addresses: &[&str]) -> Self {
+        self.balancer = addresses.iter().map(|&addr| addr.to_owned()).collect();
+        self
+    }
+
     /// A further line of the Service's spec.
     #[must_use]
     pub fn with(mut self, line: &str) -> Self {
@@ -111,7 +120,9 @@ impl Manifest {
     /// The YAML: the Service and a slice for each family.
     pub fn yaml(&self) -> String {
         let mut text = String::new();
-        let kind = if self.ports.iter().any(|port| port.node_port.is_some()) {
+        let kind = if !self.balancer.is_empty() {
+            "LoadBalancer"
+        } else if self.ports.iter().any(|port| port.node_port.is_some()) {
             "NodePort"
         } else {
             "ClusterIP"
@@ -141,6 +152,12 @@ impl Manifest {
                     .map(|port| format!(", nodePort: {port}"))
                     .unwrap_or_default()
             );
+        }
+        if !self.balancer.is_empty() {
+            text.push_str("status:\n  loadBalancer:\n    ingress:\n");
+        }
+        for addr in &self.balancer {
+            let _ = writeln!(text, "    - ip: {addr:?}");
         }
         for (nth, family) in ["IPv4", "IPv6"].iter().enumerate() {
             let _ = write!(

@@ -10,7 +10,7 @@ use lb_tests::namespace::Namespace;
 use lb_userspace::{
     attach::{AttachError, Attacher, list_devices},
     cleanup,
-    load::{self, Knobs, Sizes},
+    load::{self, Knobs, ServiceCidrs, Sizes},
     object,
     pins::{PinError, PinFolder},
     probe,
@@ -32,6 +32,7 @@ const KNOBS: Knobs = Knobs {
         first: 1_024,
         count: 28_976,
     },
+    service_cidrs: ServiceCidrs::NONE,
 };
 
 /// A network namespace, which the calling thread is in, and a folder whose `pins` is a pin folder of its own.

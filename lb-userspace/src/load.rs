@@ -7,10 +7,11 @@ use aya::{
     maps::{MapError, MapInfo, MapType},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
 };
+use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
-        map,
+        Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Frontend, FrontendKey, Prefix, Service,
+        SocketKey, SocketPeer, map,
     },
     datapath::{Hook, Ports, Role},
     limits,
@@ -255,6 +256,61 @@ pub struct Knobs {
     pub log_level: u8,
     /// Source ports for flows that cannot keep their own.
     pub snat_ports: Ports,
+    /// Networks that are for services alone.
+    pub service_cidrs: ServiceCidrs,
+}
+
+/// Networks that are for services alone, as the programs are told of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceCidrs {
+    counts: [u8; 2],
+    v4: [u32; 2 * limits::SERVICE_CIDRS],
+    v6: [u32; 8 * limits::SERVICE_CIDRS],
+}
+
+impl ServiceCidrs {
+    /// No networks.
+    pub const NONE: Self = Self {
+        counts: [0; 2],
+        v4: [0; 2 * limits::SERVICE_CIDRS],
+        v6: [0; 8 * limits::SERVICE_CIDRS],
+    };
+
+    /// The first [`limits::SERVICE_CIDRS`] networks of each family.
+    pub fn new(nets: &[IpNet]) -> Self {
+        let mut cidrs = Self::NONE;
+        let [count4, count6] = &mut cidrs.counts;
+        let (v4, _) = cidrs.v4.as_chunks_mut::<2>();
+        let (v6, _) = cidrs.v6.as_chunks_mut::<8>();
+        for net in nets {
+            match EitherPrefix::new(net.addr(), net.prefix_len()) {
+                EitherPrefix::V4(Prefix { net, mask }) => {
+                    if let Some(words) = v4.get_mut(usize::from(*count4)) {
+                        *words = [net, mask];
+                        *count4 += 1;
+                    }
+                }
+                EitherPrefix::V6(Prefix {
+                    net: [a, b, c, d],
+                    mask: [e, f, g, h],
+                }) => {
+                    if let Some(words) = v6.get_mut(usize::from(*count6)) {
+                        *words = [a, b, c, d, e, f, g, h];
+                        *count6 += 1;
+                    }
+                }
+            }
+        }
+        cidrs
+    }
+
+    /// Tells them to the programs that `loader` is about to load.
+    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader
+            .override_global("SERVICE_CIDR_COUNTS", &self.counts, true)
+            .override_global("SERVICE_CIDRS4", &self.v4, true)
+            .override_global("SERVICE_CIDRS6", &self.v6, true);
+    }
 }
 
 /// Loads programs and maps. Maps that are pinned in `pins` are taken over, the others are made and pinned there. What
@@ -307,6 +363,7 @@ fn load_over(
         .override_global("SNAT_FIRST", &knobs.snat_ports.first, true)
         .override_global("SNAT_COUNT", &knobs.snat_ports.count, true)
         .override_global("AYA_LOG_LEVEL", &knobs.log_level, true);
+    knobs.service_cidrs.tell(&mut loader);
     for layout in layouts {
         loader.map_max_entries(layout.name, layout.entries);
     }

@@ -34,7 +34,7 @@ use crate::{
     devices::DeviceError,
     diff::{Ledger, Limits, sync},
     index::Index,
-    load::{self, Knobs, LoadError, Sizes},
+    load::{self, Knobs, LoadError, ServiceCidrs, Sizes},
     object::{self, NoObject},
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
@@ -136,6 +136,7 @@ async fn start(
     let knobs = Knobs {
         log_level: config.bpf_log,
         snat_ports: config.snat_ports,
+        service_cidrs: ServiceCidrs::new(&config.service_cidrs),
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
     let mut maps = KernelMaps::new(&mut bpf)?;

@@ -15,6 +15,9 @@ pub trait Address: Copy + Default + Eq + Hash + core::fmt::Debug + 'static {
 
     /// The sum of the complements of the address's words: what takes the address out of a checksum.
     fn checksum_words_complement(self) -> u64;
+
+    /// The bits of `mask` in which the address is not `other`, put together; 0 if there are none.
+    fn differs(self, other: Self, mask: Self) -> u32;
 }
 
 impl Address for u32 {
@@ -33,6 +36,11 @@ impl Address for u32 {
     #[inline(always)]
     fn checksum_words_complement(self) -> u64 {
         !self as u64
+    }
+
+    #[inline(always)]
+    fn differs(self, other: Self, mask: Self) -> u32 {
+        (self ^ other) & mask
     }
 }
 
@@ -57,6 +65,12 @@ impl Address for [u32; 4] {
     fn checksum_words_complement(self) -> u64 {
         let [a, b, c, d] = self;
         !a as u64 + !b as u64 + !c as u64 + !d as u64
+    }
+
+    #[inline(always)]
+    fn differs(self, other: Self, mask: Self) -> u32 {
+        let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (self, other, mask);
+        (a ^ e) & i | (b ^ f) & j | (c ^ g) & k | (d ^ h) & l
     }
 }
 

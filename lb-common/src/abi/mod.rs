@@ -13,12 +13,14 @@
 mod addr;
 mod flow;
 mod layout;
+mod prefix;
 mod service;
 mod socket;
 
 pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
+    prefix::{EitherPrefix, Prefix},
     service::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope,
         Service, TableRef,

@@ -1,6 +1,6 @@
 //! Which endpoint a new flow goes to.
 
-use super::{Env, Family, Role, Tables, Work, family};
+use super::{Env, Family, Role, Tables, Work, address, family};
 use crate::{
     abi::{Address, Affinity, AffinityKey, Backend, FrontendKey, FrontendKind, Policies, Scope},
     maglev,
@@ -19,7 +19,7 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     let tuple = &key.tuple;
     let frontend = match tables.frontend(&FrontendKey::new(tuple.dst, tuple.dst_port(), key.proto())) {
         Some(frontend) if family::takes_packets(frontend.kind) => frontend,
-        _ => return Err(Reason::NotService),
+        _ => return Err(address::without_frontend::<F, _>(tables, work, role)),
     };
     let choice = Choice {
         service: frontend.service,

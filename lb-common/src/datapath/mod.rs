@@ -10,7 +10,7 @@
 //!                 │               reply to an address of the node: restore ─► rewrite ─► out by the routing table
 //!              frontend? ──no──► opens a connection to an endpoint? ──no──► on, as it is
 //!                 │                  └yes─► record both directions ─► on, as it is unless its port is taken
-//!                 │yes       (no endpoint: ICMP port unreachable ─► back)
+//!                 │yes       (no endpoint, or no such port of a service's address: ICMP port unreachable ─► back)
 //!              Maglev over the endpoints ─► whose address does the endpoint see?
 //!                 │ the client's: record both directions ─► rewrite ─► on
 //!                 │ the node's (from an uplink to another node, or from a pod to itself):
@@ -22,6 +22,7 @@
 //! Every path ends in a [`Reason`], which says what is done with the packet. A packet is either rewritten whole, or
 //! left untouched, or dropped.
 
+mod address;
 mod choose;
 mod direct;
 mod family;
@@ -129,7 +130,9 @@ where
         },
     };
     let reason = match step {
-        Step::Keep(Reason::NoEndpoints) => return reject::<F, _, _>(packet, env, work),
+        Step::Keep(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {
+            return reject::<F, _, _>(packet, env, work, reason);
+        }
         Step::Keep(reason) => return Verdict::plain(reason),
         Step::Translate(reason) => reason,
     };
@@ -147,16 +150,16 @@ where
     Verdict { reason, way }
 }
 
-/// Nobody serves: the sender is told, if it can be told and not too many were.
+/// Nobody serves, for that reason: the sender is told, if it can be told and not too many were.
 #[inline(never)]
-fn reject<F, P, E>(packet: &mut P, env: &E, work: &Work<F::Addr>) -> Verdict
+fn reject<F, P, E>(packet: &mut P, env: &E, work: &Work<F::Addr>, reason: Reason) -> Verdict
 where
     F: Family,
     P: Packet,
     E: Env<F>,
 {
-    if !F::may_be_answered(work.headers.key.tuple.src) {
-        return Verdict::plain(Reason::NoEndpoints);
+    if !address::may_be_told::<F>(work) {
+        return Verdict::plain(reason);
     }
     if !env.may_answer() {
         return Verdict::plain(Reason::RejectLimited);
@@ -165,10 +168,7 @@ where
         Ok(()) => Way::Back,
         Err(RewriteError) => Way::Stack,
     };
-    Verdict {
-        reason: Reason::NoEndpoints,
-        way,
-    }
+    Verdict { reason, way }
 }
 
 /// What a step has found out.

@@ -1,7 +1,7 @@
 //! Services for the node's own processes: the socket is rewritten once instead of each of its packets.
 
 use super::{
-    Family, Tables,
+    Family, Tables, address,
     choose::{self, Choice, Failure},
 };
 use crate::{
@@ -24,8 +24,9 @@ pub enum Destination<A> {
     },
 }
 
-/// Where a socket that asks at the time `now` (ns) for `addr`:`port` (bytes as in the packet) is sent. `cookie` names the socket: the same
-/// one is sent to the same endpoint again as long as the table says so.
+/// Where a socket that asks at the time `now` (ns) for `addr`:`port` (bytes as in the packet) is sent. `cookie` names
+/// the socket: the same one is sent to the same endpoint again as long as the table says so. `connects` tells a socket that
+/// is connected from one that sends.
 #[inline(always)]
 pub fn destination<F: Family, T: Tables<F>>(
     tables: &T,
@@ -33,11 +34,12 @@ pub fn destination<F: Family, T: Tables<F>>(
     addr: F::Addr,
     port: u16,
     proto: u8,
+    connects: bool,
     now: u64,
 ) -> Destination<F::Addr> {
     let asked = F::loopback(addr).unwrap_or(addr);
     let Some(frontend) = tables.frontend(&FrontendKey::new(asked, port, proto)) else {
-        return Destination::Unchanged(Reason::SocketNotService);
+        return Destination::Unchanged(address::of_socket::<F, _>(tables, asked, proto, connects));
     };
     let choice = Choice {
         service: frontend.service,

@@ -63,7 +63,7 @@ fn world(backends: &[(u32, u16)]) -> MemoryTables {
 }
 
 fn ask(tables: &MemoryTables, cookie: u64, addr: u32, port: u16) -> Destination<u32> {
-    destination::<V4, _>(tables, cookie, addr, port, TCP, 0)
+    destination::<V4, _>(tables, cookie, addr, port, TCP, true, 0)
 }
 
 const BACKEND: (u32, u16) = (ip4([10, 244, 1, 7]), 8080u16.to_be());
@@ -125,10 +125,49 @@ fn what_is_no_service_stays_as_it_is() {
         (BACKEND.0, BACKEND.1, TCP),
         (CLUSTER_IP, PORT, crate::abi::proto::UDP),
     ] {
-        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto, 0);
+        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto, true, 0);
         assert_eq!(asked, Destination::Unchanged(Reason::SocketNotService));
     }
     assert!(tables.v4.sockets.borrow().is_empty());
+}
+
+#[test]
+fn unknown_ports_of_cluster_ips_are_refused_but_a_udp_socket_may_be_connected_to_them() {
+    const UDP: u8 = crate::abi::proto::UDP;
+    const SERVICES: u32 = ip4([10, 96, 0, 0]);
+    const NOBODYS: u32 = ip4([10, 96, 0, 77]);
+    let mut tables = world(&[BACKEND]);
+    let balancer = ip4([203, 0, 113, 7]);
+    for (addr, kind) in [
+        (CLUSTER_IP, FrontendKind::ClusterIp),
+        (balancer, FrontendKind::LoadBalancer),
+    ] {
+        let (key, entry) = (FrontendKey::of_address(addr), Frontend::of_address(kind));
+        tables.v4.frontends.borrow_mut().insert(key, entry);
+    }
+    tables.v4.service_cidrs.push(crate::abi::Prefix {
+        net: SERVICES,
+        mask: ip4([255, 255, 0, 0]),
+    });
+    let outside = ip4([10, 97, 0, 10]);
+    for (addr, refused) in [
+        (CLUSTER_IP, Reason::SocketUnknownPort),
+        (NOBODYS, Reason::UnallocatedAddress),
+        (balancer, Reason::SocketNotService),
+        (outside, Reason::SocketNotService),
+    ] {
+        let asked = |proto, connects| {
+            let port = 81u16.to_be();
+            destination::<V4, _>(&tables, COOKIE, addr, port, proto, connects, 0)
+        };
+        for (proto, connects) in [(TCP, true), (UDP, false)] {
+            assert_eq!(asked(proto, connects), Destination::Unchanged(refused));
+        }
+        for (proto, connects) in [(UDP, true), (crate::abi::proto::ICMP, true)] {
+            let passed = Destination::Unchanged(Reason::SocketNotService);
+            assert_eq!(asked(proto, connects), passed);
+        }
+    }
 }
 
 #[test]
@@ -224,7 +263,7 @@ fn affinity_keeps_the_node_with_its_endpoint_until_the_timeout() {
         ..Policies::default()
     });
     tables.services.borrow_mut().insert(5, Service { table });
-    let at = |cookie, now| destination::<V4, _>(&tables, cookie, CLUSTER_IP, PORT, TCP, now);
+    let at = |cookie, now| destination::<V4, _>(&tables, cookie, CLUSTER_IP, PORT, TCP, true, now);
     let first = at(1, 0);
     for (cookie, now) in [(2, 0), (3, 59 * S), (4, 118 * S), (5, 178 * S)] {
         assert_eq!(at(cookie, now), first, "after {} s", now / S);

@@ -77,6 +77,8 @@ pub enum InsertError {
 pub trait Tables<F: Family> {
     /// What serves that address and port.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
+    /// Whether the address lies in a network that is for services alone, as far as the operator has told.
+    fn is_for_services(&self, addr: F::Addr) -> bool;
     /// The service with that identifier.
     fn service(&self, id: u32) -> Option<Service>;
     /// The backend index in a Maglev slot.

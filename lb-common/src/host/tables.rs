@@ -3,11 +3,13 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
+    vec::Vec,
 };
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Prefix, Service, SocketKey,
+        SocketPeer,
     },
     datapath::{Family, InsertError, Tables, V4, V6},
 };
@@ -34,6 +36,8 @@ pub struct MemoryTables {
 pub struct PerFamily<A> {
     /// FRONTENDS.
     pub frontends: Map<FrontendKey<A>, Frontend>,
+    /// Networks that are for services alone.
+    pub service_cidrs: Vec<Prefix<A>>,
     /// BACKENDS.
     pub backends: Map<u32, Backend<A>>,
     /// ENDPOINTS.
@@ -52,6 +56,7 @@ impl<A> Default for PerFamily<A> {
     fn default() -> Self {
         Self {
             frontends: RefCell::default(),
+            service_cidrs: Vec::new(),
             backends: RefCell::default(),
             endpoints: RefCell::default(),
             flows: RefCell::default(),
@@ -93,6 +98,13 @@ where
 {
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
         self.family().frontends.borrow().get(key).copied()
+    }
+
+    fn is_for_services(&self, addr: F::Addr) -> bool {
+        self.family()
+            .service_cidrs
+            .iter()
+            .any(|prefix| prefix.contains(addr))
     }
 
     fn service(&self, id: u32) -> Option<Service> {

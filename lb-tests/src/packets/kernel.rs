@@ -17,7 +17,7 @@ use lb_userspace::load;
 
 use super::{
     case::{Case, Outcome, describe_flow},
-    native::SNAT_PORTS,
+    native::{SERVICE_CIDRS, SNAT_PORTS},
     wire::{self, Wire},
     world::{Entry, PODS, ROUTES, UPLINK},
 };
@@ -77,7 +77,13 @@ impl Kernel {
     /// If the kernel refuses the programs, or the caller lacks the privileges.
     pub fn load(object: &[u8]) -> Result<Self> {
         let pins = PrivateBpffs::mount()?;
+        let nets = SERVICE_CIDRS
+            .map(str::parse)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let service_cidrs = load::ServiceCidrs::new(&nets);
         let mut loader = EbpfLoader::new();
+        service_cidrs.tell(&mut loader);
         loader
             .default_map_pin_directory(pins.path())
             .override_global("AYA_LOG_LEVEL", &0u8, true)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use lb_common::{
+    abi::EitherPrefix,
     datapath::{self, Hook, Ports, Role, RouteError, Way, Works},
     host::{FixedEnv, Frame, MemoryTables},
 };
@@ -19,12 +20,21 @@ pub const SNAT_PORTS: Ports = Ports {
     count: 28_976,
 };
 
+/// Networks that are for services alone, in all cases.
+pub const SERVICE_CIDRS: [&str; 3] = ["10.97.0.0/16", "10.98.0.0/24", "fd00:10:97::/112"];
+
 /// Time of the native clock, in ns. Long after boot, so that any age can be taken off.
 const NOW: u64 = 30 * 24 * 3600 * 1_000_000_000;
 
 /// The memory tables that hold a world.
 pub fn tables(world: &World, now: u64) -> MemoryTables {
-    let tables = MemoryTables::default();
+    let mut tables = MemoryTables::default();
+    for net in SERVICE_CIDRS.iter().filter_map(|text| text.parse::<IpNet>().ok()) {
+        match EitherPrefix::new(net.addr(), net.prefix_len()) {
+            EitherPrefix::V4(prefix) => tables.v4.service_cidrs.push(prefix),
+            EitherPrefix::V6(prefix) => tables.v6.service_cidrs.push(prefix),
+        }
+    }
     for entry in world.entries(now) {
         match entry {
             Entry::Frontend4(key, value) => drop(tables.v4.frontends.borrow_mut().insert(key, value)),

@@ -19,6 +19,8 @@ pub struct World {
     pub services: Vec<ServiceSpec>,
     /// Flows recorded before the packet arrives.
     pub flows: Vec<FlowSpec>,
+    /// Addresses that belong to services as a whole.
+    pub addresses: Vec<(IpAddr, FrontendKind)>,
     /// Which endpoints clients of the first service stay with.
     pub affinities: Vec<AffinitySpec>,
     /// The node's addresses by device; 0 stands for devices without one.
@@ -191,6 +193,10 @@ impl World {
         for flow in &self.flows {
             flow.entries(now, &mut entries);
         }
+        entries.extend(self.addresses.iter().map(|(addr, kind)| match from_ip(*addr) {
+            Either::V4(addr) => Entry::Frontend4(FrontendKey::of_address(addr), Frontend::of_address(*kind)),
+            Either::V6(addr) => Entry::Frontend6(FrontendKey::of_address(addr), Frontend::of_address(*kind)),
+        }));
         entries.extend(self.affinities.iter().map(|affinity| affinity.entry(now)));
         entries.extend(self.sources.iter().map(|(device, addr)| match from_ip(*addr) {
             Either::V4(addr) => Entry::Source4(*device, addr),

@@ -84,6 +84,11 @@ pub struct RunArgs {
     /// Ports that NodePorts are given from, as the API server has them: packets never get one of them as their source.
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
     pub node_port_range: String,
+    /// Networks that cluster IPs are given from, as the API server has them, of both IP versions: what is sent to an
+    /// address in them that no Service has is dropped. Not for clusters where another proxy serves some of the Services
+    /// [default: none; such packets go where the routing table sends them]
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    pub service_cidr: Vec<String>,
     /// Source ports for packets from outside that are sent on to another node, if their own cannot be kept [default: the
     /// largest range beside the NodePorts and net.ipv4.ip_local_port_range]
     #[arg(long, value_name = "FIRST-LAST")]

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use lb_common::datapath::Ports;
+use lb_common::{datapath::Ports, limits};
 use thiserror::Error;
 
 use super::args::{BpfLog, RunArgs};
@@ -11,6 +11,7 @@ use crate::{
     cgroup::{self, CgroupError},
     devices::{Overrides, Pattern},
     load::Sizes,
+    plan::Family,
     snat_ports::{self, SnatPortsError},
 };
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub node_name: String,
     /// Which addresses of the node serve NodePorts; all if empty.
     pub nodeport_addresses: Vec<IpNet>,
+    /// Networks of cluster IPs; at most [`limits::SERVICE_CIDRS`] of each family.
+    pub service_cidrs: Vec<IpNet>,
     /// Source ports for flows that cannot keep their own.
     pub snat_ports: Ports,
     /// Roles of devices by name.
@@ -96,6 +99,7 @@ impl Config {
             cgroup,
             node_name,
             nodeport_addresses: nodeport_addresses(&args.nodeport_addresses)?,
+            service_cidrs: service_cidrs(&args.service_cidr)?,
             snat_ports: snat_ports(args)?,
             overrides: Overrides {
                 uplink: patterns("uplink", &args.uplink)?,
@@ -195,6 +199,37 @@ fn nodeport_addresses(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
         .collect()
 }
 
+/// The networks of cluster IPs.
+fn service_cidrs(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    const FLAG: &str = "service-cidr";
+    let mut nets = Vec::new();
+    for text in texts {
+        let problem = match text.parse::<IpNet>() {
+            Ok(net) if net.prefix_len() == 0 => {
+                "holds every address, and all traffic would be dropped; write the API server's \
+                 --service-cluster-ip-range"
+            }
+            Ok(net) => {
+                nets.push(net.trunc());
+                continue;
+            }
+            Err(_) => "is no CIDR such as 10.96.0.0/12 or fd00:10:96::/112",
+        };
+        return Err(value(FLAG, text, problem));
+    }
+    for family in Family::ALL {
+        let of_family = nets.iter().filter(|net| Family::of(net.addr()) == family);
+        if of_family.count() > limits::SERVICE_CIDRS {
+            let problem = format!(
+                "has more than {} networks of {family}; write fewer, larger ones",
+                limits::SERVICE_CIDRS
+            );
+            return Err(value(FLAG, texts.join(","), problem));
+        }
+    }
+    Ok(nets)
+}
+
 /// A time in the notation of kube-proxy's flags (Go's `time.ParseDuration`): a number with ms, s or m.
 fn duration(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
     let split = text
@@ -292,6 +327,21 @@ mod tests {
                 ["--nodeport-addresses 192.0.2.1", "CIDR"],
             ),
             (
+                &["--service-cidr", "10.96.0.0"],
+                ["--service-cidr 10.96.0.0", "CIDR"],
+            ),
+            (
+                &["--service-cidr", "::/0"],
+                ["--service-cidr ::/0", "every address"],
+            ),
+            (
+                &[
+                    "--service-cidr",
+                    "10.1.0.0/16,10.2.0.0/16,10.3.0.0/16,10.4.0.0/16,10.5.0.0/16",
+                ],
+                ["more than 4", "IPv4"],
+            ),
+            (
                 &["--nodeport-addresses", "primary,192.0.2.0/24"],
                 ["primary,192.0.2.0/24", "alone"],
             ),
@@ -340,6 +390,19 @@ mod tests {
         let serves = |addr: &str| config.serves_node_ports(&addr.parse().unwrap());
         assert!(serves("192.0.2.7") && serves("2001:db8::7"));
         assert!(!serves("198.51.100.7") && !serves("2001:db9::7"));
+    }
+
+    #[test]
+    fn networks_of_services_are_of_both_families() {
+        let config = config(&[
+            "--service-cidr",
+            "10.96.0.7/12",
+            "--service-cidr",
+            "fd00:10:96::/112",
+        ])
+        .unwrap();
+        let nets: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(nets, ["10.96.0.0/12", "fd00:10:96::/112"]);
     }
 
     #[test]

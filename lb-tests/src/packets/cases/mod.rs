@@ -1,5 +1,6 @@
 //! The packet tables, by subject.
 
+mod addresses;
 mod affinity;
 mod direct;
 mod flows;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(policies::cases());
     cases.extend(affinity::cases());
     cases.extend(direct::cases());
+    cases.extend(addresses::cases());
     cases
 }
 
@@ -123,6 +125,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
             defect: None,
         }],
         flows: Vec::new(),
+        addresses: Vec::new(),
         affinities: Vec::new(),
         sources: Vec::new(),
     }
@@ -200,8 +203,13 @@ fn redirected(case: Case) -> Case {
 
 /// A case whose packet goes back as ICMP port unreachable.
 fn rejected(name: impl Into<String>, hook: Hook, world: World, packet: &Build) -> Case {
+    rejected_for(name, hook, world, packet, Reason::NoEndpoints)
+}
+
+/// The same, for that reason.
+fn rejected_for(name: impl Into<String>, hook: Hook, world: World, packet: &Build, reason: Reason) -> Case {
     redirected(Case {
         rewritten: Some(packet.port_unreachable()),
-        ..untouched(name, hook, world, packet.bytes(), Reason::NoEndpoints)
+        ..untouched(name, hook, world, packet.bytes(), reason)
     })
 }
