@@ -56,7 +56,7 @@ pub const MAX_TABLE_SIZE: u32 = 131_072;
 /// flow in four billion finds none.
 pub const SNAT_ATTEMPTS: u32 = 32;
 
-/// How many senders each CPU tells in a second that nobody serves: Linux limits its own ICMP errors to 1,000 a second
+/// How many senders each CPU tells in a second what has become of their packets: Linux limits its own ICMP errors to 1,000 a second
 /// (`icmp_msgs_per_sec`).
 pub const ANSWERS_PER_SECOND: u64 = 1_000;
 

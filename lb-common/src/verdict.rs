@@ -81,8 +81,8 @@ reasons! {
     68 BadTable Drop "bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
     70 SnatExhausted Drop "snat_exhausted" "All source ports that were tried are taken by other flows to the same endpoint.";
     71 NoRoute Drop "no_route" "The node has no route or no address of its own towards where the packet must be sent.";
-    72 TtlExpired Drop "ttl_expired" "Sent out again by the node, and its time to live ends here.";
-    73 TooBig Drop "too_big" "Sent out again by the node, and larger than the route takes.";
+    72 TtlExpired Reject "ttl_expired" "Sent out again by the node, and its time to live ends here; answered with ICMP time exceeded.";
+    73 TooBig Reject "too_big" "Sent out again by the node, and larger than the route takes; answered with ICMP fragmentation needed or packet too big.";
     74 NoLocalEndpoints Drop "no_local_endpoints" "Policy Local, and all endpoints of the service run on other nodes.";
 
     75 RejectLimited Drop "reject_limited" "Would be answered by an ICMP error, and is not: too many such packets.";

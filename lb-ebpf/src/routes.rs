@@ -32,16 +32,18 @@ impl Surroundings {
         Self { skb: ctx.skb.skb }
     }
 
-    /// Asks the routing table, as for a packet that came in by the same device.
+    /// Asks the routing table, as for a packet that came in by the same device. If the way exists, `query` tells
+    /// afterwards how large a packet it takes.
     #[inline(always)]
-    fn look_up(&self, query: &mut FibLookup) -> Result<(), RouteError> {
+    fn look_up(&self, query: &mut FibLookup, len: u16) -> Result<(), RouteError> {
         let family = query.family;
+        query.__bindgen_anon_1.tot_len = len;
         // SAFETY: the kernel hands a valid context to the program.
         query.ifindex = unsafe { (*self.skb).ifindex };
         query.l4_protocol = proto::TCP;
         let size = size_of::<FibLookup>() as i32;
-        // SAFETY: the helper reads and writes a structure of that size. With a length of 0 in it, it compares the
-        // packet itself with the device's MTU, and knows of segments that are cut later.
+        // SAFETY: the helper reads and writes a structure of that size. With a length in it, it looks at the MTU of the
+        // route and of the path as far as it is known, not at the device's alone, and tells it (Linux 5.12).
         let answer = unsafe { bpf_fib_lookup(self.skb.cast(), query, size, 0) };
         match u32::try_from(answer) {
             // Without a neighbour yet: sending the packet will ask for it.
@@ -60,6 +62,13 @@ fn query(family: u8) -> FibLookup {
     let mut query: FibLookup = unsafe { core::mem::zeroed() };
     query.family = family;
     query
+}
+
+/// How large a packet the way takes, after a lookup that found one.
+#[inline(always)]
+fn mtu(query: &FibLookup) -> u32 {
+    // SAFETY: both members of the union are integers of one size.
+    unsafe { query.__bindgen_anon_1.mtu_result.into() }
 }
 
 impl Env<V4> for Surroundings {
@@ -84,15 +93,18 @@ impl Env<V4> for Surroundings {
     }
 
     #[inline(always)]
-    fn route(&self, from: u32, to: u32, into: &mut Route<u32>) -> Result<(), RouteError> {
+    fn route(&self, from: u32, to: u32, len: u16, into: &mut Route<u32>) -> Result<(), RouteError> {
         let mut query = query(AF_INET);
         query.__bindgen_anon_3.ipv4_src = from;
         query.__bindgen_anon_4.ipv4_dst = to;
-        self.look_up(&mut query)?;
+        let found = self.look_up(&mut query, len);
+        into.mtu = mtu(&query);
+        found?;
         *into = Route {
             // SAFETY: the helper has written the next hop, an address of the family that was asked for.
             next_hop: unsafe { query.__bindgen_anon_4.ipv4_dst },
             ifindex: query.ifindex,
+            mtu: into.mtu,
         };
         Ok(())
     }
@@ -120,15 +132,24 @@ impl Env<V6> for Surroundings {
     }
 
     #[inline(always)]
-    fn route(&self, from: [u32; 4], to: [u32; 4], into: &mut Route<[u32; 4]>) -> Result<(), RouteError> {
+    fn route(
+        &self,
+        from: [u32; 4],
+        to: [u32; 4],
+        len: u16,
+        into: &mut Route<[u32; 4]>,
+    ) -> Result<(), RouteError> {
         let mut query = query(AF_INET6);
         query.__bindgen_anon_3.ipv6_src = from;
         query.__bindgen_anon_4.ipv6_dst = to;
-        self.look_up(&mut query)?;
+        let found = self.look_up(&mut query, len);
+        into.mtu = mtu(&query);
+        found?;
         *into = Route {
             // SAFETY: as for IPv4.
             next_hop: unsafe { query.__bindgen_anon_4.ipv6_dst },
             ifindex: query.ifindex,
+            mtu: into.mtu,
         };
         Ok(())
     }

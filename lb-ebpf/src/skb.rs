@@ -66,6 +66,12 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        // SAFETY: as in `frame_len`.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
         // SAFETY: as in `frame_len`.
         unsafe { (*self.skb).vlan_present != 0 }

@@ -228,14 +228,29 @@ impl Build {
         frame
     }
 
-    /// The frame by which the destination says that nobody listens: ICMP port unreachable, which quotes the IP header
-    /// (without options) and 8 bytes.
+    /// The frame by which the destination says that nobody listens: ICMP port unreachable.
     pub fn port_unreachable(&self) -> Vec<u8> {
+        self.answer(if self.src.is_ipv4() { [3, 3] } else { [1, 4] }, 0)
+    }
+
+    /// The frame by which the destination says that the packet has gone as far as it may: ICMP time exceeded.
+    pub fn time_exceeded(&self) -> Vec<u8> {
+        self.answer(if self.src.is_ipv4() { [11, 0] } else { [3, 0] }, 0)
+    }
+
+    /// The frame by which the destination says that the packet may have `mtu` bytes at most.
+    pub fn too_big(&self, mtu: u32) -> Vec<u8> {
+        self.answer(if self.src.is_ipv4() { [3, 4] } else { [2, 0] }, mtu)
+    }
+
+    /// The ICMP error of that type and code, which quotes the IP header (without options) and 8 bytes.
+    fn answer(&self, kind: [u8; 2], word: u32) -> Vec<u8> {
         let frame = self.bytes();
         let v4 = self.src.is_ipv4();
         let quote = &frame[14..14 + if v4 { 28 } else { 48 }];
-        let mut icmp = if v4 { vec![3, 3] } else { vec![1, 4] };
-        icmp.extend([0; 6]);
+        let mut icmp = kind.to_vec();
+        icmp.extend([0; 2]);
+        icmp.extend(word.to_be_bytes());
         icmp.extend(quote);
         let mut covered = Vec::new();
         if !v4 {

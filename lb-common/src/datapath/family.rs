@@ -1,6 +1,6 @@
 //! IPv4 and IPv6: what differs between them, and nothing else.
 
-use super::{Packet, RewriteError, Work, Works, reject};
+use super::{Packet, RewriteError, Work, Works};
 use crate::{
     abi::{Address, FlowKey, FrontendKind, Tuple, proto},
     flow::tcp as tcp_flag,
@@ -59,9 +59,6 @@ pub trait Family: Copy + 'static {
     /// Whether an ICMP error may be sent to that address (RFC 1122, section 3.2.2; RFC 4443, section 2.4): not to a group, and
     /// not to nobody.
     fn may_be_answered(addr: Self::Addr) -> bool;
-
-    /// Makes a packet the answer to itself: ICMP port unreachable.
-    fn reject<P: Packet>(packet: &mut P, headers: &Headers<Self::Addr>) -> Result<(), RewriteError>;
 
     /// The address that stands for all loopback addresses in the frontend map, if `addr` is one.
     fn loopback(addr: Self::Addr) -> Option<Self::Addr>;
@@ -163,11 +160,6 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn reject<P: Packet>(packet: &mut P, headers: &Headers<u32>) -> Result<(), RewriteError> {
-        reject::v4(packet, headers)
-    }
-
-    #[inline(always)]
     fn loopback(addr: u32) -> Option<u32> {
         (addr.to_ne_bytes()[0] == 127).then_some(u32::from_ne_bytes([127, 0, 0, 1]))
     }
@@ -240,11 +232,6 @@ impl Family for V6 {
         let [a, b, c, d] = addr;
         // Multicast, unspecified and loopback.
         addr[0].to_ne_bytes()[0] != 0xff && (a | b | c != 0 || u32::from_be(d) > 1)
-    }
-
-    #[inline(always)]
-    fn reject<P: Packet>(packet: &mut P, headers: &Headers<[u32; 4]>) -> Result<(), RewriteError> {
-        reject::v6(packet, headers)
     }
 
     #[inline(always)]

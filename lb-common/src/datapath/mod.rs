@@ -23,11 +23,11 @@
 //! left untouched, or dropped.
 
 mod address;
+mod answer;
 mod choose;
 mod direct;
 mod family;
 mod flows;
-mod reject;
 mod rewrite;
 mod snat;
 pub mod socket;
@@ -41,8 +41,12 @@ pub use self::{
     work::{Route, Verdict, Way, Work, Works},
 };
 use crate::{
-    abi::{FlowFlags, FlowKind},
-    packet::ethernet::{self, ether_type},
+    abi::{FlowFlags, FlowKind, proto},
+    packet::{
+        Tcp, Udp,
+        ethernet::{self, ether_type},
+        ip,
+    },
     verdict::{Action, Reason},
 };
 
@@ -101,7 +105,7 @@ fn process_family<F, P, T, E>(
     work: &mut Work<F::Addr>,
 ) -> Verdict
 where
-    F: Family,
+    F: answer::Answers,
     P: Packet,
     T: Tables<F>,
     E: Env<F>,
@@ -130,16 +134,13 @@ where
         },
     };
     let reason = match step {
-        Step::Keep(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {
-            return reject::<F, _, _>(packet, env, work, reason);
-        }
-        Step::Keep(reason) => return Verdict::plain(reason),
+        Step::Keep(reason) => return kept::<F, _, _>(packet, env, work, reason),
         Step::Translate(reason) => reason,
     };
     // The reply of a redirected flow never gets to egress: it is addressed to the node itself.
     let redirect = work.flow.is_redirected();
-    if redirect && let Err(reason) = way_out::<F, _>(env, work) {
-        return Verdict::plain(reason);
+    if redirect && let Err(reason) = way_out::<F, _, _>(packet, env, work) {
+        return kept::<F, _, _>(packet, env, work, reason);
     }
     let reason = rewrite::apply::<F, _>(packet, work, redirect, reason);
     let way = if redirect && matches!(reason.action(), Action::Forward) {
@@ -150,25 +151,18 @@ where
     Verdict { reason, way }
 }
 
-/// Nobody serves, for that reason: the sender is told, if it can be told and not too many were.
-#[inline(never)]
-fn reject<F, P, E>(packet: &mut P, env: &E, work: &Work<F::Addr>, reason: Reason) -> Verdict
+/// The packet is not translated: it goes on or is dropped, and for some reasons its sender is told.
+#[inline(always)]
+fn kept<F, P, E>(packet: &mut P, env: &E, work: &Work<F::Addr>, reason: Reason) -> Verdict
 where
-    F: Family,
+    F: answer::Answers,
     P: Packet,
     E: Env<F>,
 {
-    if !address::may_be_told::<F>(work) {
-        return Verdict::plain(reason);
+    match reason.action() {
+        Action::Reject => answer::error::<F, _, _>(packet, env, work, reason),
+        _ => Verdict::plain(reason),
     }
-    if !env.may_answer() {
-        return Verdict::plain(Reason::RejectLimited);
-    }
-    let way = match F::reject(packet, &work.headers) {
-        Ok(()) => Way::Back,
-        Err(RewriteError) => Way::Stack,
-    };
-    Verdict { reason, way }
 }
 
 /// What a step has found out.
@@ -249,7 +243,7 @@ where
     if comes_back {
         return Ok(client);
     }
-    find_route::<F, _>(env, client, work.backend.addr, work)?;
+    find_route::<F, _>(env, client, work.backend.addr, ANY_LEN, work)?;
     tables
         .source(work.route.ifindex)
         .or_else(|| tables.source(0))
@@ -279,25 +273,59 @@ where
 
 /// Finds the way for a packet that the node sends out itself.
 #[inline(never)]
-fn way_out<F, E>(env: &E, work: &mut Work<F::Addr>) -> Result<(), Reason>
+fn way_out<F, P, E>(packet: &P, env: &E, work: &mut Work<F::Addr>) -> Result<(), Reason>
 where
     F: Family,
+    P: Packet,
     E: Env<F>,
 {
     if F::hops(&work.headers) <= 1 {
         return Err(Reason::TtlExpired);
     }
     let (from, to) = (work.headers.key.tuple.src, work.flow.tuple.dst);
-    find_route::<F, _>(env, from, to, work)
+    find_route::<F, _>(env, from, to, wire_len(packet, &work.headers), work)
+}
+
+/// What stands for the length of any packet: no route is too narrow for it.
+const ANY_LEN: u16 = 1;
+
+/// How long the packet's IP header and payload are on the wire, in bytes; the segments', if it is cut into some.
+#[inline(always)]
+fn wire_len<A, P: Packet>(packet: &P, headers: &Headers<A>) -> u16 {
+    let segment = packet.segment_size();
+    let len = if segment == 0 {
+        packet.frame_len().saturating_sub(ip::OFFSET)
+    } else {
+        let transport = headers.transport_offset as usize;
+        let transport_len = match headers.key.proto() {
+            proto::TCP => match packet.read_at::<1>(transport + Tcp::LENGTH_OFFSET) {
+                Some([word]) => Tcp::header_len_of(word),
+                None => Tcp::LEN,
+            },
+            _ => Udp::LEN,
+        };
+        transport.saturating_sub(ip::OFFSET) + transport_len + segment as usize
+    };
+    if len > u16::MAX as usize {
+        u16::MAX
+    } else {
+        len as u16
+    }
 }
 
 #[inline(always)]
-fn find_route<F, E>(env: &E, from: F::Addr, to: F::Addr, work: &mut Work<F::Addr>) -> Result<(), Reason>
+fn find_route<F, E>(
+    env: &E,
+    from: F::Addr,
+    to: F::Addr,
+    len: u16,
+    work: &mut Work<F::Addr>,
+) -> Result<(), Reason>
 where
     F: Family,
     E: Env<F>,
 {
-    match env.route(from, to, &mut work.route) {
+    match env.route(from, to, len, &mut work.route) {
         Ok(()) => Ok(()),
         Err(RouteError::None) => Err(Reason::NoRoute),
         Err(RouteError::TooBig) => Err(Reason::TooBig),

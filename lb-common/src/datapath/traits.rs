@@ -35,6 +35,11 @@ pub trait Packet {
     /// Length of the frame in bytes.
     fn frame_len(&self) -> usize;
 
+    /// How many bytes of payload each segment gets, if the frame is to be cut into segments later (GSO); otherwise 0.
+    fn segment_size(&self) -> u32 {
+        0
+    }
+
     /// Whether the frame carries a VLAN tag beside its bytes (the kernel takes the outer tag off on receipt).
     fn has_vlan_tag(&self) -> bool;
 
@@ -114,7 +119,7 @@ pub trait Tables<F: Family> {
 pub enum RouteError {
     /// There is no route, or it does not lead out of the node.
     None,
-    /// The packet is larger than the route takes.
+    /// The packet is larger than the route takes. What it takes is in [`Route::mtu`].
     TooBig,
 }
 
@@ -122,12 +127,19 @@ pub enum RouteError {
 pub trait Env<F: Family> {
     /// The monotonic clock in ns. A few milliseconds of resolution are enough.
     fn now(&self) -> u64;
-    /// Whether one more sender may be told that nobody serves: answers are limited in number.
+    /// Whether one more sender may be told what has become of its packet: answers are limited in number.
     fn may_answer(&self) -> bool;
     /// How long (ns) a flow in that state is kept without a packet.
     fn timeout(&self, state: State) -> u64;
     /// The ports that flows may be given in place of their own.
     fn snat_ports(&self) -> Ports;
-    /// The way to `to` for the packet at hand, which came from `from`.
-    fn route(&self, from: F::Addr, to: F::Addr, into: &mut Route<F::Addr>) -> Result<(), RouteError>;
+    /// The way to `to` for a packet from `from` whose IP header and payload are `len` bytes long: those of one segment,
+    /// where the packet is to be cut into several.
+    fn route(
+        &self,
+        from: F::Addr,
+        to: F::Addr,
+        len: u16,
+        into: &mut Route<F::Addr>,
+    ) -> Result<(), RouteError>;
 }

@@ -45,6 +45,8 @@ pub struct Route<A> {
     pub next_hop: A,
     /// The device that it is reached by.
     pub ifindex: u32,
+    /// The largest packet that the way takes, in bytes; also where a packet was larger.
+    pub mtu: u32,
 }
 
 /// Room for a packet of either family.

@@ -21,6 +21,8 @@ pub struct FixedEnv {
     pub now: u64,
     /// How long flows are kept.
     pub timeouts: Timeouts,
+    /// The largest packet that any route takes, in bytes.
+    pub mtu: u32,
     ports: Ports,
     routes: Box<dyn Fn(IpAddr) -> Result<u32, RouteError>>,
 }
@@ -31,6 +33,7 @@ impl FixedEnv {
         Self {
             now,
             timeouts: Timeouts::default(),
+            mtu: 1_500,
             ports,
             routes: Box::new(routes),
         }
@@ -60,13 +63,19 @@ macro_rules! env {
                 &self,
                 _from: <$family as Family>::Addr,
                 to: <$family as Family>::Addr,
+                len: u16,
                 into: &mut Route<<$family as Family>::Addr>,
             ) -> Result<(), RouteError> {
                 *into = Route {
                     next_hop: to,
                     ifindex: (self.routes)(to_ip($either(to)))?,
+                    mtu: self.mtu,
                 };
-                Ok(())
+                if u32::from(len) > self.mtu {
+                    Err(RouteError::TooBig)
+                } else {
+                    Ok(())
+                }
             }
         }
     };

@@ -12,10 +12,19 @@ impl Tcp {
     /// Offset of the checksum in the header.
     pub const CHECKSUM_OFFSET: usize = 16;
 
+    /// Offset of the word in the header that tells its length and holds the flags.
+    pub const LENGTH_OFFSET: usize = 12;
+
     /// Length of the header with options, in bytes; below 20 in a malformed one.
     #[inline(always)]
     pub const fn header_len(&self) -> usize {
-        (u32::from_be(self.0[3]) >> 28 << 2) as usize
+        Self::header_len_of(self.0[3])
+    }
+
+    /// The same from the word at [`Self::LENGTH_OFFSET`] (bytes as in the packet).
+    #[inline(always)]
+    pub const fn header_len_of(word: u32) -> usize {
+        (u32::from_be(word) >> 28 << 2) as usize
     }
 
     /// CWR, ECE, URG, ACK, PSH, RST, SYN, FIN, from the high bit down.

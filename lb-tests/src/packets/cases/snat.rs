@@ -8,7 +8,7 @@ use lb_common::{
     limits::SNAT_ATTEMPTS,
     verdict::Reason,
 };
-use lb_testkit::packet::addr;
+use lb_testkit::packet::{Build, addr};
 
 use super::{
     Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, flow, later, redirected, rewritten, service,
@@ -22,6 +22,22 @@ use crate::packets::{
 
 /// A port that clients outside may keep: no port of the node's own sockets, and no NodePort.
 const FREE: u16 = 5_000;
+/// The largest packet that the node's routes take, in bytes: what a veth has.
+const MTU: u32 = 1_500;
+
+/// A case whose packet comes by the uplink and goes back as an ICMP error.
+fn answered(
+    name: String,
+    world: World,
+    packet: &Build,
+    reason: Reason,
+    answer: impl FnOnce(&Build) -> Vec<u8>,
+) -> Case {
+    redirected(Case {
+        rewritten: Some(answer(packet)),
+        ..untouched(name, FROM_UPLINK, world, packet.bytes(), reason)
+    })
+}
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -65,8 +81,7 @@ fn node_port(a: Addresses, proto: u8) -> World {
 fn opening(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> {
     let keeps = first(proto, &with_port(a.outside, FREE), a.node_port);
     let cannot_keep = first(proto, a.outside, a.node_port);
-    let sent =
-        |packet: &lb_testkit::packet::Build, source: &str| packet.clone().to(a.remote).from(source).hops(63);
+    let sent = |packet: &Build, source: &str| packet.clone().to(a.remote).from(source).hops(63);
     let mut nameless = node_port(a, proto);
     nameless.sources = vec![(0, ip(a.node_port)), (PODS, ip(a.local))];
     vec![
@@ -176,18 +191,27 @@ fn recorded(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case
             reply.bytes(),
             Reason::NotReply,
         ),
-        untouched(
-            label("reply_at_the_end_of_its_hops_is_dropped"),
-            FROM_UPLINK,
-            world,
-            reply.hops(1).bytes(),
+        answered(
+            label("reply_at_the_end_of_its_hops_is_answered"),
+            world.clone(),
+            &reply.clone().hops(1),
             Reason::TtlExpired,
+            Build::time_exceeded,
+        ),
+        answered(
+            label("reply_that_is_too_big_is_answered_with_the_size"),
+            world,
+            &reply.payload(&[7; 1480]),
+            Reason::TooBig,
+            |packet| packet.too_big(MTU),
         ),
     ]
 }
 
 fn no_way(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> {
     let packet = first(proto, &with_port(a.outside, FREE), a.node_port);
+    let headers = packet.clone().payload(&[]).bytes().len() - 14;
+    let fits = MTU as usize - headers;
     let mut no_address = node_port(a, proto);
     no_address.sources.clear();
     let mut no_route = service(proto, FrontendKind::NodePort, a.node_port, a.elsewhere, false);
@@ -207,13 +231,33 @@ fn no_way(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> 
             packet.bytes(),
             Reason::NoRoute,
         ),
-        untouched(
-            label("from_outside_at_the_end_of_its_hops_is_dropped"),
+        answered(
+            label("from_outside_at_the_end_of_its_hops_is_answered"),
+            node_port(a, proto),
+            &packet.clone().hops(1),
+            Reason::TtlExpired,
+            Build::time_exceeded,
+        ),
+        answered(
+            label("from_outside_too_big_is_answered_with_the_size"),
+            node_port(a, proto),
+            &packet.clone().payload(&vec![7; fits + 1]),
+            Reason::TooBig,
+            |packet| packet.too_big(MTU),
+        ),
+        redirected(rewritten(
+            label("from_outside_just_small_enough_is_sent_on"),
             FROM_UPLINK,
             node_port(a, proto),
-            packet.hops(1).bytes(),
-            Reason::TtlExpired,
-        ),
+            &packet.clone().payload(&vec![7; fits]),
+            Reason::NewFlow,
+            &packet
+                .clone()
+                .payload(&vec![7; fits])
+                .from(&with_port(a.node_port, FREE))
+                .to(a.remote)
+                .hops(63),
+        )),
     ]
 }
 
