@@ -66,7 +66,7 @@ reasons! {
     18 Truncated Pass "truncated" "Ends before its headers do.";
     19 Malformed Pass "malformed" "A header field contradicts itself or the length of the packet.";
     20 Fragment Pass "fragment" "Fragment of a datagram; fragments are not looked into yet.";
-    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP and UDP (ICMP among them).";
+    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP and UDP, or an ICMP message that is about neither.";
     22 ExtensionHeader Pass "extension_header" "IPv6 with extension headers; they are not looked into yet.";
     23 NotService Pass "not_service" "Not sent to a service.";
     24 NotReply Pass "not_reply" "Leaves the node and answers no recorded flow.";

@@ -21,6 +21,7 @@ mod command;
 pub mod daemons;
 mod error;
 mod host;
+pub mod icmp;
 mod lab;
 mod ours;
 pub mod packet;

@@ -392,7 +392,7 @@ fn off_by(sum: u16, by: u16) -> u16 {
     ((wide & 0xffff) + (wide >> 16)) as u16
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -400,7 +400,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071), computed from scratch: independently of the code under test.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))

@@ -149,7 +149,7 @@ const NS_PER_S: u64 = 1_000_000_000;
 
 /// Puts the endpoint that a service's tables give for `hash` into `backend`, and returns its index.
 #[inline(always)]
-fn by_hash<F: Family, T: Tables<F>>(
+pub(super) fn by_hash<F: Family, T: Tables<F>>(
     tables: &T,
     choice: &Choice<F::Addr>,
     hash: u32,

@@ -19,6 +19,8 @@
 //!     parse ─► reply of a recorded flow? ──yes──► put the service's address back ─► on
 //! ```
 //!
+//! ICMP goes the same ways: an error is looked up by the packet that it quotes (module `icmp`).
+//!
 //! Every path ends in a [`Reason`], which says what is done with the packet. A packet is either rewritten whole, or
 //! left untouched, or dropped.
 
@@ -28,6 +30,7 @@ mod choose;
 mod direct;
 mod family;
 mod flows;
+mod icmp;
 mod rewrite;
 mod snat;
 pub mod socket;
@@ -105,13 +108,15 @@ fn process_family<F, P, T, E>(
     work: &mut Work<F::Addr>,
 ) -> Verdict
 where
-    F: answer::Answers,
+    F: answer::Answers + icmp::Messages,
     P: Packet,
     T: Tables<F>,
     E: Env<F>,
 {
-    if let Err(reason) = parse::<F, _>(packet, work) {
-        return Verdict::plain(reason);
+    match parse::<F, _>(packet, work) {
+        Ok(()) => {}
+        Err(Reason::OtherProtocol) => return icmp::process::<F, _, _, _>(packet, tables, env, hook, work),
+        Err(reason) => return Verdict::plain(reason),
     }
     let step = match hook {
         Hook::Egress => leaving::<F, _, _>(tables, env, work),

@@ -13,6 +13,11 @@ use crate::abi::{Address, Backend, Flow, FlowKey};
 pub struct Work<A> {
     /// The packet as it came in.
     pub headers: Headers<A>,
+    /// Of an ICMP error, the headers that it quotes, turned around: the key is that of packets which go where the error
+    /// goes.
+    pub quoted: Headers<A>,
+    /// Of an ICMP error, where it ends in the frame.
+    pub end: u32,
     /// The flow entry of the packet's direction.
     pub flow: Flow<A>,
     /// The key of the other direction's entry.

@@ -28,6 +28,41 @@ impl Kind {
     }
 }
 
+/// What a message is, as far as the datapath asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Message {
+    /// Asks for an answer with the same content.
+    Echo = 1,
+    /// Quotes a packet, and says what became of it.
+    Error = 2,
+    /// Anything else. Redirects and source quench tell routers and hosts of the link something about an address: they
+    /// mean nothing beyond it.
+    Other = 3,
+}
+
+/// What an ICMP message of that type is.
+#[inline(always)]
+pub const fn message(kind: u8) -> Message {
+    match kind {
+        8 => Message::Echo,
+        // Unreachable, time exceeded, parameter problem.
+        3 | 11 | 12 => Message::Error,
+        _ => Message::Other,
+    }
+}
+
+/// What an ICMPv6 message of that type is.
+#[inline(always)]
+pub const fn message_v6(kind: u8) -> Message {
+    match kind {
+        128 => Message::Echo,
+        // Unreachable, packet too big, time exceeded, parameter problem.
+        1..=4 => Message::Error,
+        _ => Message::Other,
+    }
+}
+
 /// Destination unreachable: port unreachable.
 pub const PORT_UNREACHABLE: Kind = Kind::new(3, 3);
 /// Destination unreachable: fragmentation needed (RFC 1191).

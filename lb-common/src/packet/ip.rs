@@ -42,6 +42,12 @@ impl Ipv4 {
         self.0[1] & 0x3fff_u32.to_be() != 0
     }
 
+    /// Whether this is a fragment other than the first: what follows it is no transport header.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.0[1] & 0x1fff_u32.to_be() != 0
+    }
+
     /// Time to live in hops, protocol, and header checksum, bytes as in the packet.
     #[inline(always)]
     pub const fn ttl_protocol_checksum(&self) -> u32 {

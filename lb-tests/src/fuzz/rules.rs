@@ -4,7 +4,7 @@ use lb_common::{
     abi::{Address, FlowKey, FlowKind},
     datapath::{Hook, Verdict, Way},
     host::{MemoryTables, PerFamily},
-    verdict::Action,
+    verdict::{Action, Reason},
 };
 
 use super::sound::sound;
@@ -33,9 +33,13 @@ pub(super) fn check(step: &Step<'_>) -> Result<(), String> {
             if action != Action::Reject {
                 return broken("only an answer goes back");
             }
-            return match sound(step.packet).map(|sound| (sound.header, sound.payload)) {
-                Some((true, Some(true))) => Ok(()),
-                _ => broken("an answer is a sound packet"),
+            let is_sound = |frame| sound(frame).is_some_and(|it| it.header && it.payload == Some(true));
+            // The answer to an echo request is the request turned around: as sound as that was.
+            let echo = step.verdict.reason == Reason::EchoAnswered;
+            return if is_sound(step.packet) || echo && !is_sound(step.packet_before) {
+                Ok(())
+            } else {
+                broken("an answer is a sound packet")
             };
         }
         Way::Route if action != Action::Forward => return broken("only what is forwarded is sent out"),

@@ -5,6 +5,7 @@ mod affinity;
 mod direct;
 mod flows;
 mod headers;
+mod icmp;
 mod lengths;
 mod policies;
 mod services;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(affinity::cases());
     cases.extend(direct::cases());
     cases.extend(addresses::cases());
+    cases.extend(icmp::cases());
     cases
 }
 
