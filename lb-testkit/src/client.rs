@@ -11,8 +11,8 @@ use crate::{
     host::Host,
 };
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take. More than the second after which TCP sends again what was lost, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a [`crate::Server`] said, and how the client saw the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If the connection is refused, or takes longer than two seconds.
+    /// If the connection is refused, or takes longer than five seconds.
     pub fn open(host: &Host, addr: SocketAddr) -> Result<Self> {
         let connect = || {
             let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
@@ -73,7 +73,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If the connection has ended, an answer takes longer than two seconds, or it is none of a [`crate::Server`]. Where
+    /// If the connection has ended, an answer takes longer than five seconds, or it is none of a [`crate::Server`]. Where
     /// the connection has ended, the error is an [`Error::Io`].
     pub fn ask(&mut self) -> Result<Answer> {
         let body = self
@@ -120,7 +120,7 @@ pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
 ///
 /// # Errors
 ///
-/// If no answer comes within two seconds, or one that does not hold what was sent.
+/// If no answer comes within five seconds, or one that does not hold what was sent.
 pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer> {
     const WORD: &str = "ask";
     let exchange = || {

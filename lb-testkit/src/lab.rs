@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::{
     cgroup,
-    command::{ip_batch, run_command},
+    command::{ip_batch, output, run_command},
     error::{Error, Result},
     host::Host,
     ours::{self, Turn},
@@ -196,8 +196,17 @@ impl Lab {
             for (pod, netns) in (1..).zip(pods) {
                 ip_batch(netns, &topology::pod(node, pod, builder.wiring))?;
             }
+            if builder.wiring == Wiring::Overlay {
+                self.masquerade(usize::from(node))?;
+            }
         }
         self.offload_off(&switch, &ends)
+    }
+
+    fn masquerade(&self, node: usize) -> Result<()> {
+        let rules = self.folder.join(format!("node{node}.nft"));
+        fs::write(&rules, topology::MASQUERADE).map_err(Error::io("write", rules.display()))?;
+        output(self.node(node).command("nft").arg("--file").arg(&rules)).map(drop)
     }
 
     /// On a wire nothing is left for the receiver's hardware to finish.

@@ -10,6 +10,8 @@
 //!   pods 10.244.1.11, .12 …                        pods 10.244.2.11, .12 …
 //! ```
 //!
+//! In the wiring [`Wiring::Overlay`] packets between pods of different nodes go through a VXLAN device of each node.
+//!
 //! Everything has an IPv6 address of the same shape. A lab is gone when its [`Lab`] is dropped, also by a panic,
 //! SIGINT or SIGTERM; what a killed process left is removed when the next lab is built.
 //! The names of all its parts tell whose it is: `<process number>-<start time>-<count>`.

@@ -34,31 +34,38 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to serve on `port`, for IPv4 and IPv6.
+    /// Starts to serve on `port`, for IPv4 and IPv6. UDP is served at the host's own addresses only: a socket of all
+    /// addresses would answer from the one that the route back prefers, which on a node need not be the one that was asked.
     ///
     /// # Errors
     ///
     /// If the port cannot be bound.
     pub fn start(host: &Host, port: u16) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let own: [SocketAddr; 2] = [(host.v4, port).into(), (host.v6, port).into()];
         // On Linux a wildcard IPv6 socket takes IPv4 as well. Sockets stay in the namespace that they were made in.
-        let (tcp, udp) = host.run(|| (TcpListener::bind(any), UdpSocket::bind(any)))?;
+        let (tcp, udp) = host.run(|| (TcpListener::bind(any), own.map(UdpSocket::bind)))?;
         let tcp = tcp.map_err(Error::io("bind", format!("TCP port {port} of {}", host.name)))?;
-        let udp = udp.map_err(Error::io("bind", format!("UDP port {port} of {}", host.name)))?;
-        udp.set_read_timeout(Some(UDP_LOOK))
-            .map_err(Error::io("limit", "the patience of a server"))?;
+        let udp = udp
+            .into_iter()
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(Error::io("bind", format!("UDP port {port} of {}", host.name)))?;
+        for udp in &udp {
+            udp.set_read_timeout(Some(UDP_LOOK))
+                .map_err(Error::io("limit", "the patience of a server"))?;
+        }
         let listener = tcp
             .try_clone()
             .map_err(Error::io("duplicate", "a server's socket"))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = vec![
-            spawn(host.name.clone(), stop.clone(), move |name, stop| {
-                serve_tcp(&tcp, name, stop);
-            }),
+        let mut threads = vec![spawn(host.name.clone(), stop.clone(), move |name, stop| {
+            serve_tcp(&tcp, name, stop);
+        })];
+        threads.extend(udp.into_iter().map(|udp| {
             spawn(host.name.clone(), stop.clone(), move |name, stop| {
                 serve_udp(&udp, name, stop);
-            }),
-        ];
+            })
+        }));
         Ok(Self {
             stop,
             listener,
