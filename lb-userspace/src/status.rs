@@ -112,7 +112,8 @@ fn write_attachments(root: &Path, out: &mut impl io::Write) -> Result<(), Status
     writeln!(out, "devices")?;
     for link in list_devices(&links) {
         let state = state(link.info, |info| info.ifindex != 0);
-        writeln!(out, "  {:<16} {:<8} {state}", link.device, link.direction())?;
+        let role = link.info.map_or("", |info| role(info.program_id));
+        writeln!(out, "  {:<16} {:<8} {state}{role}", link.device, link.direction())?;
     }
     for device in list_filtered_devices(&pins::below(root, "filters")) {
         writeln!(out, "  {device:<16} {:<8} clsact filters", "both")?;
@@ -123,6 +124,18 @@ fn write_attachments(root: &Path, out: &mut impl io::Write) -> Result<(), Status
         writeln!(out, "  {:<25} {state}", link.program)?;
     }
     Ok(())
+}
+
+/// What a device is to the ingress program on it; the agent's log says why.
+fn role(program_id: u32) -> &'static str {
+    let programs = aya::programs::loaded_programs().filter_map(Result::ok);
+    let mut ours = programs.filter(|program| program.id() == program_id);
+    // The kernel keeps 15 bytes of a name.
+    match ours.next().as_ref().and_then(|program| program.name_as_str()) {
+        Some(name) if name.starts_with("fl_ingress_upl") => ", as an uplink",
+        Some(name) if name.starts_with("fl_ingress_wor") => ", as a workload",
+        _ => "",
+    }
 }
 
 fn state(info: Option<LinkInfo>, hangs: impl Fn(&LinkInfo) -> bool) -> String {

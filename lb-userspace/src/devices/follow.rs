@@ -154,7 +154,42 @@ fn inventory(links: &[LinkMessage], addresses: &[AddressMessage]) -> Inventory {
             inventory.devices.insert(device.index, device);
         }
     }
+    for link in links {
+        stand(link, &mut inventory.devices);
+    }
     inventory
+}
+
+/// Tells the devices that a device is a port of, or stands on, what that makes of them.
+fn stand(link: &LinkMessage, devices: &mut BTreeMap<u32, Device>) {
+    let find = |wanted: fn(&LinkAttribute) -> Option<u32>| link.attributes.iter().find_map(wanted);
+    let Some(kind) = devices.get(&link.header.index).map(|device| device.kind) else {
+        return;
+    };
+    let controller = find(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    });
+    if matches!(kind, Kind::Physical | Kind::Upper)
+        && let Some(bridge) = controller.and_then(|index| devices.get_mut(&index))
+    {
+        bridge.leads_out = true;
+    }
+    let lower = find(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    });
+    // An index of another network namespace says nothing here.
+    let is_elsewhere = find(|attribute| match attribute {
+        LinkAttribute::LinkNetNsId(_) => Some(0),
+        _ => None,
+    });
+    if kind == Kind::Upper
+        && is_elsewhere.is_none()
+        && let Some(lower) = lower.and_then(|index| devices.get_mut(&index))
+    {
+        lower.stacked = true;
+    }
 }
 
 /// Whether a device may use the address for packets of its own choice.
@@ -218,6 +253,9 @@ fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
         port,
         addressed: addressed.is_some(),
         networked: addressed == Some(true),
+        // Other devices tell.
+        leads_out: false,
+        stacked: false,
     })
 }
 

@@ -37,6 +37,10 @@ pub struct Device {
     /// Whether one of these addresses comes with a network (its prefix is shorter than the address), so that the
     /// device leads to neighbours.
     pub networked: bool,
+    /// Of a bridge: whether a network card or upper device is among its ports.
+    pub leads_out: bool,
+    /// Whether a VLAN or macvlan of the node is on top of it, which has its packets then.
+    pub stacked: bool,
 }
 
 /// Name patterns that go before the rules.
@@ -73,7 +77,7 @@ impl Pattern {
     }
 }
 
-/// The role of a device, or why it has none.
+/// The role of a device and why it has it, or why it has none.
 ///
 /// - The loopback device has none: the socket hooks serve the node's own processes.
 /// - A device without Ethernet header has none: the programs parse Ethernet frames.
@@ -81,14 +85,18 @@ impl Pattern {
 /// - A veth with an address in a network is the node's own (a node inside a namespace or container). Any other veth is
 ///   a workload, be it routed or a port of a bridge: the node's end of a pod's interface. The CNI plugin `ptp` (kind's
 ///   default network uses it) gives that end the pods' gateway address with a prefix of full length.
+/// - A veth without an address on which a VLAN or macvlan of the node stands is no pod's: the device on top sees its packets.
 /// - A network card or upper device is an uplink if it carries a global address of the node. Ports of a bond or bridge
 ///   carry none; the device on top sees their packets.
-/// - A bridge has none: its ports have.
+/// - A bridge with a global address and a network card or upper device as a port is an uplink: what is sent to the node
+///   passes it, with the bridge's own hardware address, which need not be the card's, and the node's routes lead to it.
+///   (A card that is a veth, as in a container, looks like a pod's: such a bridge has to be named.)
+/// - Any other bridge has none: its ports have.
 ///
 /// # Errors
 ///
 /// The reason, for logs.
-pub fn role(device: &Device, overrides: &Overrides) -> Result<Role, &'static str> {
+pub fn role(device: &Device, overrides: &Overrides) -> Result<(Role, &'static str), &'static str> {
     let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&device.name));
     if device.loopback {
         return Err("it is the loopback device");
@@ -97,17 +105,31 @@ pub fn role(device: &Device, overrides: &Overrides) -> Result<Role, &'static str
         return Err("its frames have no Ethernet header");
     }
     if named(&overrides.uplink) {
-        return Ok(Role::Uplink);
+        return Ok((Role::Uplink, "it is named by --uplink"));
     }
     if named(&overrides.workload) {
-        return Ok(Role::Workload);
+        return Ok((Role::Workload, "it is named by --workload"));
     }
     match device.kind {
-        Kind::Veth if device.networked && !device.port => Ok(Role::Uplink),
-        Kind::Veth => Ok(Role::Workload),
+        Kind::Veth if device.networked && !device.port => Ok((
+            Role::Uplink,
+            "it is a veth with an address of the node in a network",
+        )),
+        Kind::Veth if device.stacked && !device.addressed => Err("another device is on top of it"),
+        Kind::Veth => Ok((Role::Workload, "it is the node's end of a pod's veth")),
         Kind::Physical | Kind::Upper if device.port => Err("it is a port of another device"),
-        Kind::Physical | Kind::Upper if device.addressed => Ok(Role::Uplink),
+        Kind::Physical if device.addressed => {
+            Ok((Role::Uplink, "it is a network card with an address of the node"))
+        }
+        Kind::Upper if device.addressed => Ok((
+            Role::Uplink,
+            "it is a device on top of another with an address of the node",
+        )),
         Kind::Physical | Kind::Upper => Err("it carries no address of the node"),
+        Kind::Bridge if device.addressed && device.leads_out => Ok((
+            Role::Uplink,
+            "it is a bridge with an address of the node and a network card as a port",
+        )),
         Kind::Bridge => Err("it is a bridge, whose ports are attached to"),
         Kind::Other => Err("devices of its kind carry no pods and no outside traffic"),
     }
@@ -128,6 +150,8 @@ mod tests {
             port: false,
             addressed: false,
             networked: false,
+            leads_out: false,
+            stacked: false,
         }
     }
 
@@ -196,9 +220,43 @@ mod tests {
                 Ok(Role::Uplink),
             ),
             ("the pods' bridge", addressed("cni0", Kind::Bridge), Err(())),
+            (
+                "a bridge with the card as a port",
+                Device {
+                    leads_out: true,
+                    ..addressed("br0", Kind::Bridge)
+                },
+                Ok(Role::Uplink),
+            ),
+            (
+                "a bridge that joins others to the card's network, and not the node",
+                Device {
+                    leads_out: true,
+                    ..device("br1", Kind::Bridge)
+                },
+                Err(()),
+            ),
+            ("a macvlan", addressed("mv0", Kind::Upper), Ok(Role::Uplink)),
+            (
+                "what a macvlan is on top of, in a container",
+                Device {
+                    stacked: true,
+                    ..device("eth0", Kind::Veth)
+                },
+                Err(()),
+            ),
+            (
+                "an uplink that a VLAN is on top of as well, in a container",
+                Device {
+                    stacked: true,
+                    ..addressed("eth0", Kind::Veth)
+                },
+                Ok(Role::Uplink),
+            ),
             ("a dummy device", addressed("kube-ipvs0", Kind::Other), Err(())),
         ] {
-            assert_eq!(role(&device, &none).map_err(|_| ()), expected, "{case}");
+            let found = role(&device, &none).map(|(role, _)| role).map_err(|_| ());
+            assert_eq!(found, expected, "{case}");
         }
     }
 
@@ -208,9 +266,10 @@ mod tests {
             uplink: vec![Pattern::new("ens*")],
             workload: vec![Pattern::new("tap?"), Pattern::new("lo")],
         };
-        assert_eq!(role(&device("ens5", Kind::Veth), &overrides), Ok(Role::Uplink));
-        assert_eq!(role(&device("tap1", Kind::Other), &overrides), Ok(Role::Workload));
-        assert_eq!(role(&device("veth1", Kind::Veth), &overrides), Ok(Role::Workload));
+        let found = |device: Device| role(&device, &overrides).map(|(role, _)| role);
+        assert_eq!(found(device("ens5", Kind::Veth)), Ok(Role::Uplink));
+        assert_eq!(found(device("tap1", Kind::Other)), Ok(Role::Workload));
+        assert_eq!(found(device("veth1", Kind::Veth)), Ok(Role::Workload));
     }
 
     #[test]

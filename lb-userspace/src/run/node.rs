@@ -42,6 +42,8 @@ pub(super) struct Node {
     inventory: Inventory,
     /// By device index: the name and role that it was attached with.
     attached: BTreeMap<u32, (String, Role)>,
+    /// By device index: why it has the role that it has.
+    reasons: BTreeMap<u32, &'static str>,
     /// By device index: the name under which it was told that the device has no role, why, and whether as a warning.
     left_alone: BTreeMap<u32, (String, &'static str, bool)>,
     /// By device index: what went wrong with the device last, so that it is told once, and when to try again.
@@ -70,6 +72,7 @@ impl Node {
             uplinks: uplinks(config, &inventory),
             inventory,
             attached: BTreeMap::new(),
+            reasons: BTreeMap::new(),
             left_alone: BTreeMap::new(),
             failed: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -188,13 +191,17 @@ impl Node {
         self.forget_gone_devices();
         self.follow_renames();
         let present = &self.inventory.devices;
+        self.reasons.retain(|index, _| present.contains_key(index));
         self.left_alone.retain(|index, _| present.contains_key(index));
         self.failed.retain(|index, _| present.contains_key(index));
         self.queue.clear();
         let devices: Vec<Device> = self.inventory.devices.values().cloned().collect();
         for device in devices {
             match role(&device, &config.overrides) {
-                Ok(role) => self.enqueue(device, role),
+                Ok((role, why)) => {
+                    self.reasons.insert(device.index, why);
+                    self.enqueue(device, role);
+                }
                 Err(reason) => self.leave_alone(&device, reason),
             }
         }
@@ -226,7 +233,8 @@ impl Node {
             .attach_device(&mut self.bpf, device.index, &device.name, role)
         {
             Ok(()) => {
-                info!(device = device.name, role = role_name(role), "attached");
+                let why = self.reasons.get(&device.index).copied();
+                info!(device = device.name, role = role_name(role), why, "attached");
                 self.left_alone.remove(&device.index);
                 self.failed.remove(&device.index);
                 self.attached.insert(device.index, (device.name.clone(), role));
@@ -358,7 +366,7 @@ impl Node {
 
 /// Indexes of the node's uplinks.
 fn uplinks(config: &Config, inventory: &Inventory) -> Vec<u32> {
-    let is_uplink = |device: &&Device| role(device, &config.overrides) == Ok(Role::Uplink);
+    let is_uplink = |device: &&Device| matches!(role(device, &config.overrides), Ok((Role::Uplink, _)));
     let uplinks = inventory.devices.values().filter(is_uplink);
     uplinks.map(|device| device.index).collect()
 }
