@@ -72,6 +72,23 @@ impl Agent {
     ///
     /// If it cannot be started.
     pub fn spawn(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
+        // Beside what the rules find: a mistake in them must not reach past the lab.
+        let named = ["--uplink", "eth0", "--workload", "veth-*"];
+        Self::spawn_plain(lab, node, folder, &[&named, more].concat())
+    }
+
+    /// As [`Self::start`], and the roles of devices are found by the rules alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_by_rules(lab: &Lab, node: usize, folder: &Path) -> Result<Self> {
+        let mut agent = Self::spawn_plain(lab, node, folder, &[])?;
+        agent.process.wait_for(READY, PATIENCE)?;
+        Ok(agent)
+    }
+
+    fn spawn_plain(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
         let host = lab.node(node);
         let mut command = command(host, &["run"])?;
         command
@@ -81,15 +98,7 @@ impl Agent {
             .arg(lab.bpffs(node))
             .arg("--cgroup")
             .arg(lab.cgroup())
-            // Beside what the rules find: a mistake in them must not reach past the lab.
-            .args([
-                "--hostname-override",
-                &host.name,
-                "--uplink",
-                "eth0",
-                "--workload",
-                "veth-*",
-            ])
+            .args(["--hostname-override", &host.name])
             .args(["--log-level", "debug"])
             .args(more);
         Ok(Self {

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod fuzz;
 pub mod manifests;
+pub mod matrix;
 pub mod namespace;
 pub mod packets;
 pub mod stage;
