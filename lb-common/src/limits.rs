@@ -46,6 +46,9 @@ pub const MAGLEV_SLOTS: u32 = 4 * 1024 * 1024;
 /// Default number of socket peers remembered per family.
 pub const SOCKETS: u32 = 65_536;
 
+/// Network namespaces whose sockets are served; a node has 110 pods by default (`--max-pods` of the kubelet).
+pub const NAMESPACES: u32 = 4_096;
+
 /// Default number of clients of services with session affinity that are remembered per family.
 pub const AFFINITIES: u32 = 65_536;
 

@@ -3,11 +3,22 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{Global, helpers::bpf_get_netns_cookie};
-use lb_common::{abi::Prefix, datapath::Ports, flow::State, limits};
+use lb_common::{
+    abi::Prefix,
+    datapath::{Ports, socket::Caller},
+    flow::State,
+    limits,
+};
+
+use crate::maps;
 
 /// Cookie of the agent's network namespace (`SO_NETNS_COOKIE`). 0, which no namespace has, until it is set.
 #[unsafe(no_mangle)]
 static NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// 1 if pods are served by their sockets as well, else 0.
+#[unsafe(no_mangle)]
+static SOCKETS_OF_PODS: Global<u8> = Global::new(0);
 
 /// `BPF_F_IPV6` where the kernel knows that flag of `bpf_l4_csum_replace` (6.16, kernel commit ead7f9b8de65), else 0.
 #[unsafe(no_mangle)]
@@ -117,12 +128,19 @@ pub(crate) fn is_for_services6(addr: [u32; 4]) -> bool {
     is
 }
 
-/// Whether the socket of a cgroup hook lives in the agent's network namespace.
+/// Whose call a cgroup hook sees; none if it is nobody's of this node: its network namespace is neither the agent's nor,
+/// where pods are served by their sockets, that of one of them.
 #[inline(always)]
-pub(crate) fn is_own_namespace(ctx: *mut c_void) -> bool {
+pub(crate) fn caller(ctx: *mut c_void) -> Option<Caller> {
     // SAFETY: the kernel hands a valid context to the program.
     let cookie = unsafe { bpf_get_netns_cookie(ctx) };
-    cookie == NETNS_COOKIE.load()
+    if cookie == NETNS_COOKIE.load() {
+        Some(Caller::Node)
+    } else if SOCKETS_OF_PODS.load() != 0 && maps::is_pod(cookie) {
+        Some(Caller::Pod)
+    } else {
+        None
+    }
 }
 
 /// The flag that tells `bpf_l4_csum_replace` that the addresses are those of IPv6, where it exists.

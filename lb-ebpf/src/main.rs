@@ -6,7 +6,7 @@
 //! - [`tables`]: the algorithm's tables on those maps;
 //! - [`routes`]: its clock and its routing table;
 //! - [`skb`]: the algorithm's packets on socket buffers, for tc;
-//! - [`sockets`]: the calls of the node's own processes, for the cgroup hooks;
+//! - [`sockets`]: the calls of processes, for the cgroup hooks;
 //! - below: the entry points.
 
 #![no_std]
@@ -124,11 +124,12 @@ macro_rules! socket_hooks {
             #[doc = concat!("The cgroup hook `", stringify!($hook), "`.")]
             #[cgroup_sock_addr($hook)]
             pub fn $name(ctx: SockAddrContext) -> i32 {
-                // Sockets of other namespaces are none of ours: pods, and other nodes of a lab on the same kernel.
-                if !globals::is_own_namespace(ctx.as_ptr()) {
+                // First of all: sockets of other namespaces are none of ours, such as those of other nodes on the same
+                // kernel.
+                let Some(caller) = globals::caller(ctx.as_ptr()) else {
                     return sockets::ALLOW;
-                }
-                sockets::$run(&Call::new(&ctx))
+                };
+                sockets::$run(&Call::new(&ctx, caller))
             }
         )+
     };

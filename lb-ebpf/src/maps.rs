@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, NamespaceKind, Service,
+        SocketKey, SocketPeer,
     },
     datapath::Works,
     limits,
@@ -54,14 +55,29 @@ pub(crate) static FLOWS4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned
 #[map]
 pub(crate) static FLOWS6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(2 * limits::FLOWS, 0);
 
-/// What the peers of the node's own sockets stand for.
+/// What the peers of sockets stand for.
 #[map]
 pub(crate) static SOCKETS4: LruHashMap<SocketKey<V4>, SocketPeer<V4>> =
     LruHashMap::pinned(limits::SOCKETS, 0);
-/// What the peers of the node's own sockets stand for.
+/// What the peers of sockets stand for.
 #[map]
 pub(crate) static SOCKETS6: LruHashMap<SocketKey<V6>, SocketPeer<V6>> =
     LruHashMap::pinned(limits::SOCKETS, 0);
+
+/// Network namespaces whose sockets are served, by cookie.
+#[map]
+static NAMESPACES: HashMap<u64, u32> = HashMap::pinned(limits::NAMESPACES, 0);
+
+/// Whether the network namespace with that cookie is a pod's of this node.
+#[inline(always)]
+pub(crate) fn is_pod(cookie: u64) -> bool {
+    let Some(kind) = NAMESPACES.get_ptr(cookie) else {
+        return false;
+    };
+    // SAFETY: the element stays readable until the program ends (RCU).
+    let kind = unsafe { *kind };
+    kind == NamespaceKind::Pod as u32
+}
 
 /// Addresses of the node by device.
 #[map]

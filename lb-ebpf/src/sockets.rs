@@ -1,4 +1,4 @@
-//! The calls of the node's own processes: connect, sendmsg, recvmsg, getpeername.
+//! The calls of processes of the node and its pods: connect, sendmsg, recvmsg, getpeername.
 
 use core::ffi::c_void;
 
@@ -11,7 +11,7 @@ use aya_ebpf::{
 use lb_common::{
     datapath::{
         V4, V6,
-        socket::{self, Destination},
+        socket::{self, Ask, Caller, Destination},
     },
     verdict::{Action, Reason},
 };
@@ -31,13 +31,30 @@ const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 /// A call on a socket that names or is told a peer's address.
 pub(crate) struct Call {
     ctx: *mut bpf_sock_addr,
+    caller: Caller,
 }
 
 impl Call {
     #[inline(always)]
-    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
+    pub(crate) fn new(ctx: &SockAddrContext, caller: Caller) -> Self {
         Self {
             ctx: ctx.as_ptr().cast(),
+            caller,
+        }
+    }
+
+    /// What the call asks for, the peer being at `addr`: that of `connect()`, or of a datagram.
+    #[inline(always)]
+    fn ask<A>(&self, addr: A, connects: bool) -> Ask<A> {
+        Ask {
+            caller: self.caller,
+            connects,
+            connected: self.is_connected(),
+            cookie: self.cookie(),
+            addr,
+            port: self.port(),
+            proto: self.protocol(),
+            now: routes::now(),
         }
     }
 
@@ -45,6 +62,19 @@ impl Call {
     fn cookie(&self) -> u64 {
         // SAFETY: the kernel hands a valid context to the program.
         unsafe { bpf_get_socket_cookie(self.ctx.cast::<c_void>()) }
+    }
+
+    /// Whether the socket is connected. The kernel asks for each datagram of one that is connected to an IPv4 address in
+    /// IPv6 form, as if it were not (`udpv6_sendmsg`).
+    #[inline(always)]
+    fn is_connected(&self) -> bool {
+        /// `BPF_TCP_ESTABLISHED`; a connected UDP socket has that state too.
+        const ESTABLISHED: u32 = 1;
+        // SAFETY: as in `cookie`; the verifier lets nobody read through a pointer that may be null.
+        unsafe {
+            let socket = (*self.ctx).__bindgen_anon_1.sk;
+            !socket.is_null() && (*socket).state == ESTABLISHED
+        }
     }
 
     #[inline(always)]
@@ -143,15 +173,7 @@ fn ask6(call: &Call, connects: bool) -> i32 {
         );
     }
     finish(
-        match socket::destination::<V6, _>(
-            &Kernel,
-            call.cookie(),
-            addr,
-            call.port(),
-            call.protocol(),
-            connects,
-            routes::now(),
-        ) {
+        match socket::destination::<V6, _>(&Kernel, &call.ask(addr, connects)) {
             Destination::Unchanged(reason) => Err(reason),
             Destination::Endpoint { addr, port } => {
                 call.set_port(port);
@@ -165,15 +187,7 @@ fn ask6(call: &Call, connects: bool) -> i32 {
 /// The endpoint's address for an IPv4 peer; its port is set already.
 #[inline(always)]
 fn ask_v4(call: &Call, addr: u32, connects: bool) -> Result<u32, Reason> {
-    match socket::destination::<V4, _>(
-        &Kernel,
-        call.cookie(),
-        addr,
-        call.port(),
-        call.protocol(),
-        connects,
-        routes::now(),
-    ) {
+    match socket::destination::<V4, _>(&Kernel, &call.ask(addr, connects)) {
         Destination::Unchanged(reason) => Err(reason),
         Destination::Endpoint { addr, port } => {
             call.set_port(port);

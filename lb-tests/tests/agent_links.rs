@@ -10,6 +10,7 @@ use lb_tests::namespace::Namespace;
 use lb_userspace::{
     attach::{AttachError, Attacher, list_devices},
     cleanup,
+    cli::args::SocketLb,
     load::{self, Knobs, ServiceCidrs, Sizes},
     object,
     pins::{PinError, PinFolder},
@@ -33,6 +34,7 @@ const KNOBS: Knobs = Knobs {
         count: 28_976,
     },
     service_cidrs: ServiceCidrs::NONE,
+    socket_lb: SocketLb::Host,
 };
 
 /// A network namespace, which the calling thread is in, and a folder whose `pins` is a pin folder of its own.

@@ -11,7 +11,8 @@
 //! - [`apply`]: carries them out on the kernel's maps.
 //!
 //! Beside that path: [`run`] is the main loop, [`devices`] and [`attach`] bring the programs to where packets pass,
-//! [`load`], [`pins`], [`probe`], [`snat_ports`] and [`sys`] deal with the kernel, [`cli`] with the user.
+//! [`sockets`] looks after sockets that were sent to endpoints, [`load`], [`pins`], [`probe`], [`snat_ports`] and [`sys`]
+//! deal with the kernel, [`cli`] with the user.
 
 pub mod apply;
 pub mod attach;
@@ -31,6 +32,7 @@ pub mod plan;
 pub mod probe;
 pub mod run;
 pub mod snat_ports;
+pub mod sockets;
 pub mod status;
 pub mod sys;
 pub mod watch;

@@ -21,6 +21,7 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::{
+    cli::args::SocketLb,
     pins::PinFolder,
     probe::Features,
     sys::{self, AttachType},
@@ -56,8 +57,12 @@ pub const fn tc_program(hook: Hook) -> &'static str {
 
 /// The names of all programs.
 fn programs() -> impl Iterator<Item = &'static str> {
-    let of_cgroup = CGROUP_PROGRAMS.into_iter().map(|(name, _)| name);
-    TC_PROGRAMS.into_iter().chain(of_cgroup)
+    TC_PROGRAMS.into_iter().chain(cgroup_programs())
+}
+
+/// The names of the cgroup programs.
+fn cgroup_programs() -> impl Iterator<Item = &'static str> {
+    CGROUP_PROGRAMS.into_iter().map(|(name, _)| name)
 }
 
 /// Why the programs could not be loaded.
@@ -170,7 +175,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 17] {
+    fn layouts(&self) -> [Layout; 18] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -197,6 +202,7 @@ impl Sizes {
             of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
             of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
             of::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, limits::SOCKETS),
+            of::<u64, u32>(map::NAMESPACES, limits::NAMESPACES),
             of::<AffinityKey<V4>, Affinity>(map::AFFINITY4, limits::AFFINITIES),
             of::<AffinityKey<V6>, Affinity>(map::AFFINITY6, limits::AFFINITIES),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
@@ -218,7 +224,8 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         | map::ENDPOINTS4
         | map::ENDPOINTS6
         | map::SOURCES4
-        | map::SOURCES6 => (MapType::Hash, 0),
+        | map::SOURCES6
+        | map::NAMESPACES => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
@@ -226,15 +233,23 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
     }
 }
 
-/// Pins the programs, in place of those of an earlier agent. The links hold what runs; these pins are for people and
-/// tools.
+/// Pins the programs, in place of those of an earlier agent; the pins of programs that were not loaded are removed. The
+/// links hold what runs; these pins are for people and tools.
 ///
 /// # Errors
 ///
 /// [`LoadError::Pin`] names the pin.
-pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder) -> Result<(), LoadError> {
+pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder, socket_lb: SocketLb) -> Result<(), LoadError> {
     for name in programs() {
         let path = pins.programs().join(name);
+        if socket_lb == SocketLb::Off && cgroup_programs().any(|of_cgroup| of_cgroup == name) {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(LoadError::Pin { path, source });
+                }
+                _ => continue,
+            }
+        }
         let program = bpf.program_mut(name).ok_or(LoadError::NoProgram { name })?;
         let fd = program.fd().map_err(|source| LoadError::Program {
             name,
@@ -258,6 +273,8 @@ pub struct Knobs {
     pub snat_ports: Ports,
     /// Networks that are for services alone.
     pub service_cidrs: ServiceCidrs,
+    /// Whose sockets are served; the cgroup programs are not loaded for nobody.
+    pub socket_lb: SocketLb,
 }
 
 /// Networks that are for services alone, as the programs are told of them.
@@ -354,12 +371,14 @@ fn load_over(
 ) -> Result<Ebpf, LoadError> {
     let csum_ipv6_flag: u64 = if features.csum_ipv6_flag { BPF_F_IPV6 } else { 0 };
     let set_retval = u8::from(features.set_retval);
+    let sockets_of_pods = u8::from(knobs.socket_lb == SocketLb::All);
     let mut loader = EbpfLoader::new();
     loader
         .default_map_pin_directory(pins.maps())
         .override_global("NETNS_COOKIE", &features.netns_cookie, true)
         .override_global("CSUM_IPV6_FLAG", &csum_ipv6_flag, true)
         .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("SOCKETS_OF_PODS", &sockets_of_pods, true)
         .override_global("SNAT_FIRST", &knobs.snat_ports.first, true)
         .override_global("SNAT_COUNT", &knobs.snat_ports.count, true)
         .override_global("AYA_LOG_LEVEL", &knobs.log_level, true);
@@ -377,7 +396,7 @@ fn load_over(
             source: Box::new(source),
         })?;
     }
-    for (name, _) in CGROUP_PROGRAMS {
+    for name in cgroup_programs().filter(|_| knobs.socket_lb != SocketLb::Off) {
         let program: &mut CgroupSockAddr = program(&mut bpf, name)?;
         program.load().map_err(|source| LoadError::Program {
             name,

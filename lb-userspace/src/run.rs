@@ -38,6 +38,7 @@ use crate::{
     object::{self, NoObject},
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
+    sockets::{Sockets, SocketsError},
     watch::{Manifests, ManifestsError},
 };
 
@@ -71,6 +72,9 @@ pub enum RunError {
     /// The programs cannot be attached to the cgroup.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// Sockets cannot be looked after.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     /// Signals cannot be caught.
     #[error("catch signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -101,7 +105,9 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let mut stop = Stop::new()?;
     let source = Manifests::start(&config.manifests)?;
     let features = probe::check()?;
-    cgroup::check(&config.cgroup)?;
+    if let Some(cgroup) = &config.cgroup {
+        cgroup::check(cgroup)?;
+    }
     let object = object::bytes()?;
     let pins = PinFolder::open(&config.bpffs)?;
     let adopted = pins.holds_maps();
@@ -137,6 +143,7 @@ async fn start(
         log_level: config.bpf_log,
         snat_ports: config.snat_ports,
         service_cidrs: ServiceCidrs::new(&config.service_cidrs),
+        socket_lb: config.socket_lb,
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
     let mut maps = KernelMaps::new(&mut bpf)?;
@@ -151,12 +158,15 @@ async fn start(
     }
     let mut node = Node::start(config, bpf, attacher).await?;
     node.attach_cgroup(config, pins)?;
+    let mut sockets = Sockets::start(pins, config.socket_lb, features.netns_cookie)?;
+    sockets.follow_pods(node.pod_namespaces());
     let mut agent = Agent {
         source,
         index: Index::new(),
         desired: Desired::new(Options::default(), node.facts()),
         ledger: Ledger::adopt(Limits::of(&config.sizes), &snapshot),
         maps,
+        sockets,
         adopted,
         stage: Stage::Listing,
         retry: None,
@@ -172,6 +182,7 @@ struct Agent {
     desired: Desired,
     ledger: Ledger,
     maps: KernelMaps,
+    sockets: Sockets,
     /// There were frontends in the kernel at the start.
     adopted: bool,
     stage: Stage,
@@ -233,6 +244,7 @@ impl Agent {
                 if let Err(failure) = self.maps.set_sources(&node.sources()) {
                     error!("{failure}; packets to other nodes may be dropped");
                 }
+                self.sockets.follow_pods(node.pod_namespaces());
                 self.desired.set_node(node.facts());
                 self.update();
             }
@@ -294,6 +306,9 @@ impl Agent {
             self.ledger.apply(update.changes);
         }
         let report = sync(&mut self.ledger, &mut self.maps, Instant::now);
+        if report.freed > 0 {
+            self.sockets.endpoints_left();
+        }
         for limit in &report.errors {
             error!("{limit}");
         }

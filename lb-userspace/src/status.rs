@@ -4,8 +4,8 @@ use std::{io, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
-    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, SocketKey,
-    SocketPeer, TableRef, map,
+    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, NamespaceKind,
+    SocketKey, SocketPeer, TableRef, map,
 };
 use thiserror::Error;
 
@@ -118,8 +118,16 @@ fn write_attachments(root: &Path, out: &mut impl io::Write) -> Result<(), Status
     for device in list_filtered_devices(&pins::below(root, "filters")) {
         writeln!(out, "  {device:<16} {:<8} clsact filters", "both")?;
     }
-    writeln!(out, "socket hooks")?;
-    for link in list_cgroup_hooks(&links) {
+    let hooks = list_cgroup_hooks(&links);
+    if hooks.iter().all(|link| link.info.is_none()) {
+        writeln!(out, "socket hooks: off")?;
+        return Ok(());
+    }
+    match served_pods(root)? {
+        None => writeln!(out, "socket hooks: host")?,
+        Some(pods) => writeln!(out, "socket hooks: all, {pods} pods' network namespaces")?,
+    }
+    for link in hooks {
         let state = state(link.info, |info| info.cgroup_id != 0);
         writeln!(out, "  {:<25} {state}", link.program)?;
     }
@@ -136,6 +144,22 @@ fn role(program_id: u32) -> &'static str {
         Some(name) if name.starts_with("fl_ingress_wor") => ", as a workload",
         _ => "",
     }
+}
+
+/// How many pods are served by their sockets; none if no pods are to be.
+fn served_pods(root: &Path) -> Result<Option<usize>, StatusError> {
+    let name = map::NAMESPACES;
+    let failed = |source| StatusError::Map { name, source };
+    let folder = pins::below(root, "maps");
+    let (data, _) = Maps(&folder).open(name)?;
+    let map = HashMap::<MapData, u64, u32>::try_from(Map::HashMap(data)).map_err(failed)?;
+    let (mut all, mut pods) = (false, 0);
+    for entry in &map {
+        let (_, kind) = entry.map_err(failed)?;
+        all |= kind == NamespaceKind::Node as u32;
+        pods += usize::from(kind == NamespaceKind::Pod as u32);
+    }
+    Ok(all.then_some(pods))
 }
 
 fn state(info: Option<LinkInfo>, hangs: impl Fn(&LinkInfo) -> bool) -> String {

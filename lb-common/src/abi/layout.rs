@@ -44,8 +44,12 @@ layout!(Flow<V6>, 56, {
 });
 layout!(SocketKey<V4>, 16, { cookie: [u32; 2] = 0, addr: V4 = 8, port: u16 = 12, pad: u16 = 14 });
 layout!(SocketKey<V6>, 28, { cookie: [u32; 2] = 0, addr: V6 = 8, port: u16 = 24, pad: u16 = 26 });
-layout!(SocketPeer<V4>, 8, { addr: V4 = 0, port: u16 = 4, pad: u16 = 6 });
-layout!(SocketPeer<V6>, 20, { addr: V6 = 0, port: u16 = 16, pad: u16 = 18 });
+layout!(SocketPeer<V4>, 16, {
+    addr: V4 = 0, port: u16 = 4, pad: u16 = 6, backend: u32 = 8, generation: u32 = 12,
+});
+layout!(SocketPeer<V6>, 28, {
+    addr: V6 = 0, port: u16 = 16, pad: u16 = 18, backend: u32 = 20, generation: u32 = 24,
+});
 
 /// `aya::Pod` for what the agent reads from and writes to maps.
 #[cfg(feature = "user")]

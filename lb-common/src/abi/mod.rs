@@ -25,7 +25,7 @@ pub use self::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope,
         Service, TableRef,
     },
-    socket::{SocketKey, SocketPeer},
+    socket::{NamespaceKind, SocketKey, SocketPeer},
 };
 
 /// Version of the layout and meaning of all maps; part of the path that they are pinned under.
@@ -68,10 +68,13 @@ pub mod map {
     pub const FLOWS4: &str = "FLOWS4";
     /// IPv6 flows: `FlowKey<[u32; 4]>` → `Flow<[u32; 4]>`.
     pub const FLOWS6: &str = "FLOWS6";
-    /// Sockets of the node's own processes that were sent to an IPv4 backend.
+    /// Sockets that were sent to an IPv4 backend.
     pub const SOCKETS4: &str = "SOCKETS4";
-    /// Sockets of the node's own processes that were sent to an IPv6 backend.
+    /// Sockets that were sent to an IPv6 backend.
     pub const SOCKETS6: &str = "SOCKETS6";
+    /// Network namespaces whose sockets are served: cookie (`u64`) → [`super::NamespaceKind`] as its number (`u32`).
+    /// Empty unless pods are served by their sockets.
+    pub const NAMESPACES: &str = "NAMESPACES";
     /// The address that packets get as their source when they are sent out of a device: device index → IPv4 address.
     /// Index 0, which no device has, stands for devices without an address.
     pub const SOURCES4: &str = "SOURCES4";
@@ -84,8 +87,8 @@ pub mod map {
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 17] = [
+    pub const PINNED: [&str; 18] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
-        FLOWS6, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
+        FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
     ];
 }

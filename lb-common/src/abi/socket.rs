@@ -1,4 +1,4 @@
-//! Sockets of the node's own processes whose peer address was rewritten.
+//! Sockets whose peer address was rewritten, and whose sockets these may be.
 
 /// One peer of one socket, as the kernel sees it after the rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -42,12 +42,18 @@ pub struct SocketPeer<A> {
     pub port: u16,
     /// Zero.
     pub pad: u16,
+    /// Index of the endpoint in BACKENDS.
+    pub backend: u32,
+    /// Generation of that slot when the endpoint was chosen: tells whether it still serves.
+    pub generation: u32,
 }
 
-impl<A> SocketPeer<A> {
-    /// The frontend `addr`:`port`.
-    #[inline(always)]
-    pub const fn new(addr: A, port: u16) -> Self {
-        Self { addr, port, pad: 0 }
-    }
+/// Whose network namespace it is: values of NAMESPACES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum NamespaceKind {
+    /// The agent's own. Its presence says that pods are served by their sockets.
+    Node = 1,
+    /// A pod's of this node.
+    Pod = 2,
 }

@@ -7,7 +7,7 @@ use crate::{
     host::MemoryTables,
 };
 
-const TCP: u8 = crate::abi::proto::TCP;
+const TCP: u8 = proto::TCP;
 const COOKIE: u64 = 0x1234_5678_9abc;
 
 const fn ip4(octets: [u8; 4]) -> u32 {
@@ -63,7 +63,26 @@ fn world(backends: &[(u32, u16)]) -> MemoryTables {
 }
 
 fn ask(tables: &MemoryTables, cookie: u64, addr: u32, port: u16) -> Destination<u32> {
-    destination::<V4, _>(tables, cookie, addr, port, TCP, true, 0)
+    destination::<V4, _>(tables, &call(cookie, addr, port, TCP))
+}
+
+/// A call of a process of the node that connects.
+const fn call(cookie: u64, addr: u32, port: u16, proto: u8) -> Ask<u32> {
+    Ask {
+        caller: Caller::Node,
+        connects: true,
+        connected: false,
+        cookie,
+        addr,
+        port,
+        proto,
+        now: 0,
+    }
+}
+
+/// The frontend that a socket is shown as its peer.
+fn shown(tables: &MemoryTables, cookie: u64, addr: u32, port: u16) -> Option<(u32, u16)> {
+    shown_peer::<V4, _>(tables, cookie, addr, port).map(|peer| (peer.addr, peer.port))
 }
 
 const BACKEND: (u32, u16) = (ip4([10, 244, 1, 7]), 8080u16.to_be());
@@ -78,8 +97,8 @@ fn a_socket_to_a_cluster_ip_is_sent_to_an_endpoint_and_remembered() {
     };
     assert_eq!(ask(&tables, COOKIE, CLUSTER_IP, PORT), sent);
     assert_eq!(
-        shown_peer::<V4, _>(&tables, COOKIE, BACKEND.0, BACKEND.1),
-        Some(SocketPeer::new(CLUSTER_IP, PORT))
+        shown(&tables, COOKIE, BACKEND.0, BACKEND.1),
+        Some((CLUSTER_IP, PORT))
     );
 }
 
@@ -87,11 +106,8 @@ fn a_socket_to_a_cluster_ip_is_sent_to_an_endpoint_and_remembered() {
 fn only_the_socket_that_asked_is_shown_the_service() {
     let tables = world(&[BACKEND]);
     ask(&tables, COOKIE, CLUSTER_IP, PORT);
-    assert_eq!(
-        shown_peer::<V4, _>(&tables, COOKIE + 1, BACKEND.0, BACKEND.1),
-        None
-    );
-    assert_eq!(shown_peer::<V4, _>(&tables, COOKIE, OTHER.0, OTHER.1), None);
+    assert_eq!(shown(&tables, COOKIE + 1, BACKEND.0, BACKEND.1), None);
+    assert_eq!(shown(&tables, COOKIE, OTHER.0, OTHER.1), None);
 }
 
 #[test]
@@ -106,8 +122,8 @@ fn every_loopback_address_reaches_a_node_port_and_is_shown_as_it_was_asked() {
             }
         );
         assert_eq!(
-            shown_peer::<V4, _>(&tables, COOKIE, BACKEND.0, BACKEND.1),
-            Some(SocketPeer::new(asked, NODE_PORT))
+            shown(&tables, COOKIE, BACKEND.0, BACKEND.1),
+            Some((asked, NODE_PORT))
         );
     }
     let near = ip4([128, 0, 0, 1]);
@@ -123,9 +139,9 @@ fn what_is_no_service_stays_as_it_is() {
     for (addr, port, proto) in [
         (CLUSTER_IP, NODE_PORT, TCP),
         (BACKEND.0, BACKEND.1, TCP),
-        (CLUSTER_IP, PORT, crate::abi::proto::UDP),
+        (CLUSTER_IP, PORT, proto::UDP),
     ] {
-        let asked = destination::<V4, _>(&tables, COOKIE, addr, port, proto, true, 0);
+        let asked = destination::<V4, _>(&tables, &call(COOKIE, addr, port, proto));
         assert_eq!(asked, Destination::Unchanged(Reason::SocketNotService));
     }
     assert!(tables.v4.sockets.borrow().is_empty());
@@ -158,12 +174,16 @@ fn unknown_ports_of_cluster_ips_are_refused_but_a_udp_socket_may_be_connected_to
     ] {
         let asked = |proto, connects| {
             let port = 81u16.to_be();
-            destination::<V4, _>(&tables, COOKIE, addr, port, proto, connects, 0)
+            let call = Ask {
+                connects,
+                ..call(COOKIE, addr, port, proto)
+            };
+            destination::<V4, _>(&tables, &call)
         };
         for (proto, connects) in [(TCP, true), (UDP, false)] {
             assert_eq!(asked(proto, connects), Destination::Unchanged(refused));
         }
-        for (proto, connects) in [(UDP, true), (crate::abi::proto::ICMP, true)] {
+        for (proto, connects) in [(UDP, true), (proto::ICMP, true)] {
             let passed = Destination::Unchanged(Reason::SocketNotService);
             assert_eq!(asked(proto, connects), passed);
         }
@@ -263,7 +283,13 @@ fn affinity_keeps_the_node_with_its_endpoint_until_the_timeout() {
         ..Policies::default()
     });
     tables.services.borrow_mut().insert(5, Service { table });
-    let at = |cookie, now| destination::<V4, _>(&tables, cookie, CLUSTER_IP, PORT, TCP, true, now);
+    let at = |cookie, now| {
+        let call = Ask {
+            now,
+            ..call(cookie, CLUSTER_IP, PORT, TCP)
+        };
+        destination::<V4, _>(&tables, &call)
+    };
     let first = at(1, 0);
     for (cookie, now) in [(2, 0), (3, 59 * S), (4, 118 * S), (5, 178 * S)] {
         assert_eq!(at(cookie, now), first, "after {} s", now / S);
@@ -274,4 +300,88 @@ fn affinity_keeps_the_node_with_its_endpoint_until_the_timeout() {
         later.iter().any(|destination| *destination != first),
         "it may change then"
     );
+}
+
+const UDP: u8 = proto::UDP;
+
+/// The same world with the cluster IP for UDP as well.
+fn with_udp(tables: MemoryTables) -> MemoryTables {
+    tables.v4.frontends.borrow_mut().insert(
+        FrontendKey::new(CLUSTER_IP, PORT, UDP),
+        Frontend::new(5, FrontendKind::ClusterIp),
+    );
+    tables
+}
+
+fn ask_of_pod(tables: &MemoryTables, addr: u32, port: u16, proto: u8, connects: bool) -> Destination<u32> {
+    let call = Ask {
+        caller: Caller::Pod,
+        connects,
+        ..call(COOKIE, addr, port, proto)
+    };
+    destination::<V4, _>(tables, &call)
+}
+
+#[test]
+fn a_pod_is_sent_to_an_endpoint_unless_packets_know_better() {
+    let tables = with_udp(world(&[BACKEND]));
+    let sent = Destination::Endpoint {
+        addr: BACKEND.0,
+        port: BACKEND.1,
+    };
+    let left = Destination::Unchanged(Reason::SocketLeftToPackets);
+    assert_eq!(ask_of_pod(&tables, CLUSTER_IP, PORT, TCP, true), sent);
+    assert_eq!(ask_of_pod(&tables, CLUSTER_IP, PORT, UDP, false), sent);
+    assert_eq!(ask_of_pod(&tables, CLUSTER_IP, PORT, UDP, true), left);
+    tables.services.borrow_mut().insert(
+        5,
+        Service {
+            table: TableRef::new(100, 64).with_policies(Policies {
+                affinity: 60,
+                ..Policies::default()
+            }),
+        },
+    );
+    assert_eq!(ask_of_pod(&tables, CLUSTER_IP, PORT, TCP, true), left);
+    assert_eq!(ask_of_pod(&tables, CLUSTER_IP, PORT, UDP, false), left);
+}
+
+#[test]
+fn a_pod_that_asks_a_load_balancer_is_left_to_packets() {
+    let tables = world(&[BACKEND]);
+    let addr = ip4([203, 0, 113, 1]);
+    tables.v4.frontends.borrow_mut().insert(
+        FrontendKey::new(addr, PORT, TCP),
+        Frontend::new(5, FrontendKind::LoadBalancer),
+    );
+    assert_eq!(
+        ask_of_pod(&tables, addr, PORT, TCP, true),
+        Destination::Unchanged(Reason::SocketLeftToPackets)
+    );
+}
+
+#[test]
+fn the_loopback_addresses_of_a_pod_are_its_own() {
+    let tables = world(&[BACKEND]);
+    for addr in [LOOPBACK, ip4([127, 0, 0, 53])] {
+        assert_eq!(
+            ask_of_pod(&tables, addr, NODE_PORT, TCP, true),
+            Destination::Unchanged(Reason::SocketNotService)
+        );
+    }
+}
+
+/// The agent tells by it which sockets have lost their endpoint.
+#[test]
+fn a_socket_remembers_index_and_generation_of_its_endpoint() {
+    let tables = world(&[BACKEND]);
+    ask(&tables, COOKIE, CLUSTER_IP, PORT);
+    let of = |tables| {
+        let peer = shown_peer::<V4, MemoryTables>(tables, COOKIE, BACKEND.0, BACKEND.1).unwrap();
+        (peer.backend, peer.generation)
+    };
+    assert_eq!(of(&tables), (0, 1));
+    tables.v4.backends.borrow_mut().get_mut(&0).unwrap().generation = 2;
+    ask(&tables, COOKIE, CLUSTER_IP, PORT);
+    assert_eq!(of(&tables), (0, 2));
 }

@@ -236,6 +236,18 @@ impl Attacher {
         Ok(())
     }
 
+    /// Detaches the socket hooks that an earlier agent attached, if it did.
+    ///
+    /// # Errors
+    ///
+    /// If a pin cannot be removed.
+    pub fn detach_cgroup(&self) -> Result<(), AttachError> {
+        for (name, _) in CGROUP_PROGRAMS {
+            link::detach(&link::cgroup_pin(&self.links, name))?;
+        }
+        Ok(())
+    }
+
     /// Devices that earlier attachments were made for, from what is pinned; each once.
     pub fn known_devices(&self) -> Vec<String> {
         let links = list_devices(&self.links).into_iter().map(|link| link.device);

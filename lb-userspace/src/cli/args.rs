@@ -71,10 +71,13 @@ pub struct RunArgs {
     /// Where programs, links and maps are pinned.
     #[command(flatten)]
     pub pins: PinArgs,
-    /// Folder of the cgroup v2 whose processes reach services by their sockets (only those in the agent's network
-    /// namespace are touched) [default: the root of the hierarchy in /proc/mounts]
+    /// Folder of the cgroup v2 whose processes reach services by their sockets (only those that --socket-lb means are
+    /// touched) [default: the root of the hierarchy in /proc/mounts]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Whose sockets are sent to endpoints when they connect or send, instead of each of their packets.
+    #[arg(long, value_enum, default_value_t = SocketLb::Host, value_name = "WHOSE")]
+    pub socket_lb: SocketLb,
     /// Name of this node, as EndpointSlices have it [default: the host's name]
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub hostname_override: Option<String>,
@@ -132,6 +135,20 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Whose sockets are sent to endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SocketLb {
+    /// Processes in the node's own network namespace: all but pods.
+    Host,
+    /// And pods of this node: those behind its workload devices whose network namespace is found in /run/netns or /proc
+    /// (run the agent where these show the pods). Connected UDP, services with session affinity and load balancers'
+    /// addresses are left to the pods' packets, and so is every pod that is not found.
+    All,
+    /// Nobody's. Pods and the outside are served as before; processes of the node and hostNetwork pods reach no service,
+    /// localhost:nodePort included.
+    Off,
 }
 
 /// What the kernel programs log.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use lb_common::{datapath::Ports, limits};
 use thiserror::Error;
 
-use super::args::{BpfLog, RunArgs};
+use super::args::{BpfLog, RunArgs, SocketLb};
 use crate::{
     cgroup::{self, CgroupError},
     devices::{Overrides, Pattern},
@@ -46,8 +46,10 @@ pub struct Config {
     pub manifests: PathBuf,
     /// Pin folder.
     pub bpffs: PathBuf,
-    /// cgroup to attach to.
-    pub cgroup: PathBuf,
+    /// Whose sockets are sent to endpoints.
+    pub socket_lb: SocketLb,
+    /// cgroup to attach to; none if nobody's sockets are.
+    pub cgroup: Option<PathBuf>,
     /// Name of this node.
     pub node_name: String,
     /// Which addresses of the node serve NodePorts; all if empty.
@@ -76,8 +78,9 @@ impl Config {
     /// [`ConfigError`] names the flag and the remedy.
     pub fn new(args: &RunArgs) -> Result<Self, ConfigError> {
         let cgroup = match &args.cgroup {
-            Some(cgroup) => cgroup.clone(),
-            None => cgroup::find()?,
+            _ if args.socket_lb == SocketLb::Off => None,
+            Some(cgroup) => Some(cgroup.clone()),
+            None => Some(cgroup::find()?),
         };
         let node_name = match &args.hostname_override {
             // As kube-proxy does: node names are lower case.
@@ -96,6 +99,7 @@ impl Config {
         Ok(Self {
             manifests: args.manifests.clone(),
             bpffs: args.pins.bpffs.clone(),
+            socket_lb: args.socket_lb,
             cgroup,
             node_name,
             nodeport_addresses: nodeport_addresses(&args.nodeport_addresses)?,
@@ -312,6 +316,13 @@ mod tests {
         assert_eq!(config.sizes, Sizes::default());
         assert!(config.serves_node_ports(&"192.0.2.1".parse().unwrap()));
         assert_eq!(config.bpf_log, 0);
+        assert_eq!(config.socket_lb, SocketLb::Host);
+    }
+
+    #[test]
+    fn no_cgroup_is_needed_where_no_sockets_are_served() {
+        assert_eq!(config(&[]).unwrap().cgroup, Some("/c".into()));
+        assert_eq!(config(&["--socket-lb=off"]).unwrap().cgroup, None);
     }
 
     #[test]
@@ -359,6 +370,7 @@ mod tests {
             (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
             (&["--uplink", ""], ["--uplink", "not empty"]),
             (&["--bpf-log", "loud"], ["loud", "debug"]),
+            (&["--socket-lb", "pods"], ["pods", "host, all, off"]),
         ] {
             let error = config(arguments).unwrap_err();
             for word in words {

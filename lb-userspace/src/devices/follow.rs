@@ -230,10 +230,12 @@ fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
     let mut name = None;
     let mut kind = Kind::Physical;
     let mut port = false;
+    let mut peer_namespace = None;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Controller(controller) => port = *controller != 0,
+            LinkAttribute::LinkNetNsId(number) => peer_namespace = Some(*number),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     if let LinkInfo::Kind(what) = info {
@@ -250,6 +252,7 @@ fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
         kind,
         ethernet: link.header.link_layer_type == LinkLayerType::Ether,
         loopback: link.header.link_layer_type == LinkLayerType::Loopback,
+        peer_namespace,
         port,
         addressed: addressed.is_some(),
         networked: addressed == Some(true),

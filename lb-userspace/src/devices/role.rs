@@ -30,6 +30,8 @@ pub struct Device {
     pub ethernet: bool,
     /// Whether it is the loopback device.
     pub loopback: bool,
+    /// The network namespace of its other end, as the kernel numbers it for the agent's; none if that is the same one.
+    pub peer_namespace: Option<i32>,
     /// Whether it is a port of a bridge, bond or team.
     pub port: bool,
     /// Whether it carries an address of global scope.
@@ -147,6 +149,7 @@ mod tests {
             kind,
             ethernet: true,
             loopback: false,
+            peer_namespace: None,
             port: false,
             addressed: false,
             networked: false,

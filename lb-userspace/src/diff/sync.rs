@@ -18,6 +18,8 @@ const MOST_FAILURES_IN_A_ROW: usize = 8;
 pub struct Report<E> {
     /// How many operations were carried out.
     pub applied: usize,
+    /// How many backends were taken out of use.
+    pub freed: usize,
     /// Operations that failed. Their services are as they were, or nearly; call [`sync`] again in a while.
     pub failures: Vec<(Op, E)>,
     /// Limits that were passed, each told once for as long as it is true.
@@ -35,6 +37,7 @@ pub fn sync<D: Dataplane>(
 ) -> Report<D::Error> {
     let mut report = Report {
         applied: 0,
+        freed: 0,
         failures: Vec::new(),
         errors: Vec::new(),
     };
@@ -51,6 +54,7 @@ pub fn sync<D: Dataplane>(
             let Err(error) = dataplane.apply(step.op()) else {
                 ledger.confirm(&step, now());
                 report.applied += 1;
+                report.freed += usize::from(matches!(step.op(), Op::FreeBackend { .. }));
                 failures = 0;
                 continue;
             };

@@ -19,7 +19,7 @@ use crate::{
     attach::{AttachError, Attacher},
     cli::config::Config,
     desired::NodeFacts,
-    devices::{Device, DeviceError, Devices, Inventory, role},
+    devices::{Device, DeviceError, Devices, Inventory, Overrides, role},
     load,
     pins::PinFolder,
     plan::Family,
@@ -36,6 +36,7 @@ pub(super) struct Node {
     bpf: Ebpf,
     attacher: Attacher,
     devices: Devices,
+    overrides: Overrides,
     facts: NodeFacts,
     /// Indexes of the uplinks.
     uplinks: Vec<u32>,
@@ -68,6 +69,7 @@ impl Node {
             bpf,
             attacher,
             devices,
+            overrides: config.overrides.clone(),
             facts: facts(config, &inventory),
             uplinks: uplinks(config, &inventory),
             inventory,
@@ -116,10 +118,23 @@ impl Node {
         self.attached.len()
     }
 
-    /// Attaches to the cgroup and pins the programs, so that tools find them.
+    /// Network namespaces behind workload devices, as the kernel numbers them for this one, by the devices' indexes.
+    pub(super) fn pod_namespaces(&self) -> BTreeMap<u32, i32> {
+        let devices = self.inventory.devices.values();
+        devices
+            .filter(|device| matches!(role(device, &self.overrides), Ok((Role::Workload, _))))
+            .filter_map(|device| Some((device.index, device.peer_namespace?)))
+            .collect()
+    }
+
+    /// Attaches to the cgroup, or detaches from it where nobody's sockets are served, and pins the programs, so that
+    /// tools find them.
     pub(super) fn attach_cgroup(&mut self, config: &Config, pins: &PinFolder) -> Result<(), RunError> {
-        self.attacher.attach_cgroup(&mut self.bpf, &config.cgroup)?;
-        load::pin_programs(&mut self.bpf, pins)?;
+        match &config.cgroup {
+            Some(cgroup) => self.attacher.attach_cgroup(&mut self.bpf, cgroup)?,
+            None => self.attacher.detach_cgroup()?,
+        }
+        load::pin_programs(&mut self.bpf, pins, config.socket_lb)?;
         Ok(())
     }
 
