@@ -15,6 +15,8 @@
 //!   UdpStream     datagrams                datagrams
 //! ```
 //!
+//! SCTP goes the way of TCP, with INIT for SYN, SHUTDOWN for FIN, ABORT for RST, and timeouts of its own.
+//!
 //! Time is passed in, in ns of the monotonic clock.
 
 use crate::{
@@ -34,6 +36,23 @@ pub mod tcp {
     pub const ACK: u8 = 0x10;
 }
 
+/// The TCP flags that an SCTP packet amounts to by its first chunk (RFC 9260, section 3.2): those that open and close an
+/// association stand alone or first.
+#[inline(always)]
+pub const fn sctp_flags(chunk: u8) -> u8 {
+    match chunk {
+        // INIT.
+        1 => tcp::SYN,
+        // INIT ACK.
+        2 => tcp::SYN | tcp::ACK,
+        // ABORT.
+        6 => tcp::RST,
+        // SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+        7 | 8 | 14 => tcp::FIN | tcp::ACK,
+        _ => tcp::ACK,
+    }
+}
+
 /// What one direction of a flow has seen: bits of [`Flow::seen`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Seen(pub u8);
@@ -48,10 +67,10 @@ impl Seen {
     /// A segment with RST.
     pub const RST: u8 = 8;
 
-    /// What a packet tells: its TCP flags, or that there was a datagram.
+    /// What a packet tells: its TCP flags, or what SCTP has for them ([`sctp_flags`]), or that there was a datagram.
     #[inline(always)]
     pub const fn of(protocol: u8, tcp_flags: u8) -> Self {
-        if protocol != proto::TCP {
+        if protocol == proto::UDP {
             return Self(Self::DATA);
         }
         let mut seen = if tcp_flags & tcp::SYN != 0 {
@@ -90,24 +109,41 @@ pub enum State {
     Udp,
     /// UDP: datagrams went both ways.
     UdpStream,
+    /// SCTP: the client asked, nobody has answered for certain.
+    SctpOpening,
+    /// SCTP: data may flow.
+    SctpEstablished,
+    /// SCTP: somebody closed or aborted the association.
+    SctpClosing,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Syn,
         Self::Established,
         Self::Closing,
         Self::Closed,
         Self::Udp,
         Self::UdpStream,
+        Self::SctpOpening,
+        Self::SctpEstablished,
+        Self::SctpClosing,
     ];
 
     /// The state that what both directions have seen amounts to.
     #[inline(always)]
     pub const fn of(protocol: u8, one: u8, other: u8) -> Self {
         let both = one | other;
-        if protocol != proto::TCP {
+        if protocol == proto::SCTP {
+            if both & (Seen::FIN | Seen::RST) != 0 {
+                Self::SctpClosing
+            } else if both & Seen::DATA != 0 {
+                Self::SctpEstablished
+            } else {
+                Self::SctpOpening
+            }
+        } else if protocol != proto::TCP {
             if one & other & Seen::DATA != 0 {
                 Self::UdpStream
             } else {
@@ -133,11 +169,14 @@ impl State {
             Self::Closed => "tcp_closed",
             Self::Udp => "udp",
             Self::UdpStream => "udp_stream",
+            Self::SctpOpening => "sctp_opening",
+            Self::SctpEstablished => "sctp_established",
+            Self::SctpClosing => "sctp_closing",
         }
     }
 }
 
-/// How long (ns) flows are kept without a packet, by their state.
+/// How long (ns) flows are kept without a packet, by their state. Those of SCTP are fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// [`State::Syn`].
@@ -165,6 +204,8 @@ impl Timeouts {
             State::Closed => self.closed,
             State::Udp => self.udp,
             State::UdpStream => self.udp_stream,
+            State::SctpEstablished => limits::SCTP_ESTABLISHED_TIMEOUT_NS,
+            State::SctpOpening | State::SctpClosing => limits::SCTP_CLOSED_TIMEOUT_NS,
         }
     }
 }
@@ -213,7 +254,7 @@ pub fn is_dead<A>(
     now.saturating_sub(last) > timeout(state)
 }
 
-/// Whether a packet that opens a connection (TCP SYN without ACK, any UDP datagram) may be taken for the start of a
+/// Whether a packet that opens a connection (TCP SYN without ACK, SCTP INIT, any UDP datagram) may be taken for the start of a
 /// new one although entries of its flow exist: somebody closed the old flow, or it is dead.
 ///
 /// The client cannot send it before its own side has closed the connection, so that one FIN is enough.
@@ -226,7 +267,8 @@ pub fn is_over<A>(
     timeout: impl Fn(State) -> u64,
 ) -> bool {
     let (state, last) = state_and_last(protocol, one, other);
-    matches!(state, State::Closing | State::Closed) || now.saturating_sub(last) > timeout(state)
+    matches!(state, State::Closing | State::Closed | State::SctpClosing)
+        || now.saturating_sub(last) > timeout(state)
 }
 
 /// Whether another flow may take the tuple that a flow has on the wire: both sides closed it, or it is dead. A

@@ -51,6 +51,22 @@ fn one_fin_closes_a_side_and_a_second_one_or_a_reset_the_connection() {
 }
 
 #[test]
+fn chunks_of_sctp_amount_to_flags_of_tcp() {
+    for (chunk, seen) in [
+        (0, Seen::DATA),
+        (1, Seen::SYN),
+        (2, Seen::SYN),
+        (6, Seen::DATA | Seen::RST),
+        (7, Seen::DATA | Seen::FIN),
+        (8, Seen::DATA | Seen::FIN),
+        (10, Seen::DATA),
+        (14, Seen::DATA | Seen::FIN),
+    ] {
+        assert_eq!(Seen::of(proto::SCTP, sctp_flags(chunk)).0, seen, "chunk {chunk}");
+    }
+}
+
+#[test]
 fn news_is_what_the_note_lacks() {
     assert!(Seen(Seen::FIN).is_news_to(Seen::SYN | Seen::DATA));
     assert!(!Seen(Seen::DATA).is_news_to(Seen::SYN | Seen::DATA));
@@ -58,7 +74,7 @@ fn news_is_what_the_note_lacks() {
 }
 
 /// What both directions have seen, by state.
-const SEEN: [(State, u8, u8, u8); 6] = [
+const SEEN: [(State, u8, u8, u8); 9] = [
     (State::Syn, proto::TCP, Seen::SYN, 0),
     (
         State::Established,
@@ -75,6 +91,19 @@ const SEEN: [(State, u8, u8, u8); 6] = [
     ),
     (State::Udp, proto::UDP, Seen::DATA, 0),
     (State::UdpStream, proto::UDP, Seen::DATA, Seen::DATA),
+    (State::SctpOpening, proto::SCTP, Seen::SYN, Seen::SYN),
+    (
+        State::SctpEstablished,
+        proto::SCTP,
+        Seen::SYN | Seen::DATA,
+        Seen::SYN,
+    ),
+    (
+        State::SctpClosing,
+        proto::SCTP,
+        Seen::DATA | Seen::FIN,
+        Seen::DATA,
+    ),
 ];
 
 #[test]
@@ -118,7 +147,7 @@ fn a_new_connection_of_the_same_client_needs_one_fin_and_somebody_elses_two() {
     for (state, protocol, one, other) in SEEN {
         let (one, other) = (flow(one, 1_000), flow(other, 1_000));
         let closed = matches!(state, State::Closed);
-        let closing = closed || matches!(state, State::Closing);
+        let closing = closed || matches!(state, State::Closing | State::SctpClosing);
         assert_eq!(
             is_over(protocol, &one, Some(&other), 1_000, timeout),
             closing,

@@ -69,3 +69,22 @@ pub const SERVICE_CIDRS: usize = 4;
 
 /// Devices of the node whose address is known to the kernel programs.
 pub const SOURCES: u32 = 1_024;
+
+/// IPv6 extension headers before the transport header: RFC 8200 knows four that may be walked over, each once (destination
+/// options twice, which nobody sends).
+pub const EXTENSION_HEADERS: u32 = 4;
+
+/// An SCTP association with nothing but INITs seen, or with a SHUTDOWN or ABORT seen, is forgotten after this time without a
+/// packet (ns): nf_conntrack's for a closed one (`nf_conntrack_sctp_timeout_closed`).
+pub const SCTP_CLOSED_TIMEOUT_NS: u64 = 10 * 1_000_000_000;
+
+/// An established SCTP association is forgotten after this time without a packet (ns): nf_conntrack's
+/// (`nf_conntrack_sctp_timeout_established`), seven times the pause between heartbeats.
+pub const SCTP_ESTABLISHED_TIMEOUT_NS: u64 = 210 * 1_000_000_000;
+
+/// How long (ns) the fragments of a datagram may follow the first: as long as Linux waits for all of them
+/// (`net.ipv4.ipfrag_time`).
+pub const FRAGMENT_TIMEOUT_NS: u64 = 30 * 1_000_000_000;
+
+/// Default number of fragmented datagrams per family that are remembered at once. The oldest goes when one more comes.
+pub const FRAGMENTS: u32 = 16_384;

@@ -62,12 +62,12 @@ reasons! {
     5 IcmpTranslated Forward "icmp_translated" "ICMP error about a translated packet; what it quotes was translated too.";
 
     16 NotIp Pass "not_ip" "Neither IPv4 nor IPv6 (ARP, LLDP, other network protocols).";
-    17 Vlan Pass "vlan" "Carries a VLAN tag; tagged frames are not looked into yet.";
+    17 Vlan Pass "vlan" "Carries a VLAN tag; it is looked into on the VLAN's own device.";
     18 Truncated Pass "truncated" "Ends before its headers do.";
     19 Malformed Pass "malformed" "A header field contradicts itself or the length of the packet.";
-    20 Fragment Pass "fragment" "Fragment of a datagram; fragments are not looked into yet.";
-    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP and UDP, or an ICMP message that is about neither.";
-    22 ExtensionHeader Pass "extension_header" "IPv6 with extension headers; they are not looked into yet.";
+    20 Fragment Pass "fragment" "Later fragment of a datagram that is not translated, as far as is known.";
+    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP, UDP and SCTP, or an ICMP message that is about neither TCP nor UDP.";
+    22 ExtensionHeader Pass "extension_header" "IPv6 with extension headers that are not walked over: encrypted, authenticated, unknown, or too many.";
     23 NotService Pass "not_service" "Not sent to a service.";
     24 NotReply Pass "not_reply" "Leaves the node and answers no recorded flow.";
     25 ReplyInbound Pass "reply_inbound" "Answer of an endpoint on its way in; it is restored where it leaves.";
@@ -77,7 +77,7 @@ reasons! {
 
     64 NoEndpoints Reject "no_endpoints" "Sent to a service that has no endpoint; answered with ICMP port unreachable.";
     65 FlowTableFull Drop "flow_table_full" "The flow could not be recorded.";
-    67 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet (out of memory).";
+    67 RewriteFailed Drop "rewrite_failed" "The packet could not be changed: the kernel refused (out of memory), or fragments of SCTP would need another port.";
     68 BadTable Drop "bad_table" "A service names a slot or backend that does not exist: a defect of the agent.";
     70 SnatExhausted Drop "snat_exhausted" "All source ports that were tried are taken by other flows to the same endpoint.";
     71 NoRoute Drop "no_route" "The node has no route or no address of its own towards where the packet must be sent.";

@@ -70,6 +70,8 @@ pub(crate) fn timeout(state: State) -> u64 {
         State::Closed => TIMEOUT_CLOSED.load(),
         State::Udp => TIMEOUT_UDP.load(),
         State::UdpStream => TIMEOUT_UDP_STREAM.load(),
+        State::SctpEstablished => limits::SCTP_ESTABLISHED_TIMEOUT_NS,
+        State::SctpOpening | State::SctpClosing => limits::SCTP_CLOSED_TIMEOUT_NS,
     }
 }
 

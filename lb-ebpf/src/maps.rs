@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, NamespaceKind, Service,
-        SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+        NamespaceKind, Service, SocketKey, SocketPeer,
     },
     datapath::Works,
     limits,
@@ -96,6 +96,16 @@ pub(crate) static AFFINITY4: LruHashMap<AffinityKey<V4>, Affinity> =
 #[map]
 pub(crate) static AFFINITY6: LruHashMap<AffinityKey<V6>, Affinity> =
     LruHashMap::pinned(limits::AFFINITIES, 0);
+
+/// What was done with the first fragments of datagrams.
+#[map]
+pub(crate) static FRAGMENTS4: LruHashMap<FragmentKey<V4>, Fragment<V4>> =
+    LruHashMap::pinned(limits::FRAGMENTS, 0);
+
+/// What was done with the first fragments of datagrams.
+#[map]
+pub(crate) static FRAGMENTS6: LruHashMap<FragmentKey<V6>, Fragment<V6>> =
+    LruHashMap::pinned(limits::FRAGMENTS, 0);
 
 /// Where the tc programs work on a packet. Not pinned: it holds nothing between packets.
 #[map]

@@ -7,7 +7,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
@@ -114,11 +114,16 @@ impl Packet for Skb {
         offset: usize,
         words: &[u32; WORDS],
     ) -> Result<(), RewriteError> {
-        let size = 4 * WORDS as u32;
-        // SAFETY: the helper reads `size` bytes of a place of that size.
-        let failed =
-            unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, words.as_ptr().cast(), size, 0) };
-        if failed == 0 { Ok(()) } else { Err(RewriteError) }
+        self.store(offset, words, 0)
+    }
+
+    #[inline(always)]
+    fn write_alone_at<const WORDS: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; WORDS],
+    ) -> Result<(), RewriteError> {
+        self.store(offset, words, BPF_F_RECOMPUTE_CSUM)
     }
 
     #[inline(always)]
@@ -158,6 +163,19 @@ impl Packet for Skb {
 }
 
 impl Skb {
+    #[inline(always)]
+    fn store<const WORDS: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; WORDS],
+        flags: u32,
+    ) -> Result<(), RewriteError> {
+        let (from, size) = (words.as_ptr().cast(), 4 * WORDS as u32);
+        // SAFETY: the helper reads `size` bytes of a place of that size.
+        let failed = unsafe { bpf_skb_store_bytes(self.skb.cast(), offset as u32, from, size, flags.into()) };
+        if failed == 0 { Ok(()) } else { Err(RewriteError) }
+    }
+
     #[inline(always)]
     fn replace_l4_checksum(
         &mut self,

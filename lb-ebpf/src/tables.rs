@@ -10,15 +10,16 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
+        SocketKey, SocketPeer,
     },
     datapath::{InsertError, Tables, V4, V6},
 };
 
 use crate::globals;
 use crate::maps::{
-    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRONTENDS4,
-    FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
+    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS4,
+    FRAGMENTS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -47,7 +48,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident) => {
+    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
@@ -118,6 +119,22 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$addr>, into: &mut Fragment<$addr>) -> bool {
+                let Some(fragment) = $fragments.get_ptr(key) else {
+                    return false;
+                };
+                // SAFETY: as for flows.
+                unsafe { ptr::copy_nonoverlapping(fragment, into, 1) };
+                true
+            }
+
+            #[inline(always)]
+            fn remember_fragment(&self, key: &FragmentKey<$addr>, fragment: &Fragment<$addr>) {
+                // Without the entry the rest of the datagram is lost, as in a network that loses packets.
+                let _ = $fragments.insert(key, fragment, BPF_ANY.into());
+            }
+
+            #[inline(always)]
             fn source(&self, ifindex: u32) -> Option<$addr> {
                 let source = $sources.get_ptr(&ifindex)?;
                 // SAFETY: the element stays readable until the program ends (RCU).
@@ -178,7 +195,8 @@ tables!(
     FLOWS4,
     SOCKETS4,
     SOURCES4,
-    AFFINITY4
+    AFFINITY4,
+    FRAGMENTS4
 );
 tables!(
     V6,
@@ -190,5 +208,6 @@ tables!(
     FLOWS6,
     SOCKETS6,
     SOURCES6,
-    AFFINITY6
+    AFFINITY6,
+    FRAGMENTS6
 );

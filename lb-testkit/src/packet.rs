@@ -22,14 +22,37 @@ pub mod flags {
 pub(crate) const TCP: u8 = 6;
 /// The protocol number of UDP.
 pub(crate) const UDP: u8 = 17;
+/// The protocol number of SCTP.
+const SCTP: u8 = 132;
 
-/// A frame in the making: a TCP segment or UDP datagram with right checksums, until told otherwise.
+/// Types of SCTP chunks.
+pub mod chunk {
+    /// Data.
+    pub const DATA: u8 = 0;
+    /// Opens an association.
+    pub const INIT: u8 = 1;
+    /// Answers [`INIT`].
+    pub const INIT_ACK: u8 = 2;
+    /// Ends an association at once.
+    pub const ABORT: u8 = 6;
+    /// Ends an association.
+    pub const SHUTDOWN: u8 = 7;
+    /// Answers [`SHUTDOWN`].
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// Answers [`INIT_ACK`].
+    pub const COOKIE_ECHO: u8 = 10;
+    /// Answers [`SHUTDOWN_ACK`].
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// A frame in the making: a TCP segment, UDP datagram or SCTP packet with right checksums, until told otherwise.
 #[derive(Clone, Debug)]
 pub struct Build {
     src: SocketAddr,
     dst: SocketAddr,
     proto: u8,
     flags: u8,
+    chunk: u8,
     dst_mac: [u8; 6],
     hops: u8,
     vlan: Vec<(u16, u16)>,
@@ -37,10 +60,11 @@ pub struct Build {
     ip_options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     fragment: u16,
+    id: u32,
     tcp_options: Vec<u8>,
     payload: Vec<u8>,
     trailer: Vec<u8>,
-    no_udp_checksum: bool,
+    no_checksum: bool,
     wrong: u16,
     wrong_ip: u16,
 }
@@ -58,6 +82,11 @@ pub fn syn(src: &str, dst: &str) -> Build {
 /// A UDP datagram.
 pub fn udp(src: &str, dst: &str) -> Build {
     Build::new(src, dst, UDP)
+}
+
+/// An SCTP packet of one chunk.
+pub fn sctp(src: &str, dst: &str) -> Build {
+    Build::new(src, dst, SCTP)
 }
 
 /// Any IP packet with the payload of a `proto` that has no ports.
@@ -94,6 +123,7 @@ impl Build {
             dst: addr(dst),
             proto,
             flags: flags::ACK,
+            chunk: chunk::DATA,
             dst_mac: [0; 6],
             hops: 64,
             vlan: Vec::new(),
@@ -101,10 +131,11 @@ impl Build {
             ip_options: Vec::new(),
             extensions: Vec::new(),
             fragment: 0,
+            id: 0x1234,
             tcp_options: Vec::new(),
             payload: b"fairlead".to_vec(),
             trailer: Vec::new(),
-            no_udp_checksum: false,
+            no_checksum: false,
             wrong: 0,
             wrong_ip: 0,
         }
@@ -113,6 +144,12 @@ impl Build {
     /// TCP flags.
     pub fn flags(mut self, flags: u8) -> Self {
         self.flags = flags;
+        self
+    }
+
+    /// The type of an SCTP packet's chunk.
+    pub fn chunk(mut self, chunk: u8) -> Self {
+        self.chunk = chunk;
         self
     }
 
@@ -153,6 +190,12 @@ impl Build {
         self
     }
 
+    /// The identification; IPv4 takes the low 16 bits.
+    pub fn id(mut self, id: u32) -> Self {
+        self.id = id;
+        self
+    }
+
     /// TCP options, padded to whole words.
     pub fn tcp_options(mut self, options: &[u8]) -> Self {
         self.tcp_options = options.to_vec();
@@ -172,13 +215,13 @@ impl Build {
         self
     }
 
-    /// UDP without a checksum.
-    pub fn no_udp_checksum(mut self) -> Self {
-        self.no_udp_checksum = true;
+    /// UDP or SCTP without a checksum.
+    pub fn no_checksum(mut self) -> Self {
+        self.no_checksum = true;
         self
     }
 
-    /// A TCP or UDP checksum that is wrong by `by`.
+    /// A transport checksum that is wrong by `by`.
     pub fn wrong_checksum(mut self, by: u16) -> Self {
         self.wrong = by;
         self
@@ -210,7 +253,37 @@ impl Build {
 
     /// The frame.
     pub fn bytes(&self) -> Vec<u8> {
+        self.frame(&self.transport())
+    }
+
+    /// The frames of the datagram in fragments of `size` bytes, which must be a multiple of 8. IPv6 extension headers stand
+    /// in each of them.
+    pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
         let transport = self.transport();
+        let mut frames = Vec::new();
+        for (nth, piece) in transport.chunks(size).enumerate() {
+            let offset = nth * size;
+            let more = offset + piece.len() < transport.len();
+            let mut build = self.clone();
+            if self.src.is_ipv4() {
+                build.fragment = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+            } else {
+                build = build.fragment_header(offset as u16 | u16::from(more));
+            }
+            frames.push(build.frame(piece));
+        }
+        frames
+    }
+
+    /// An IPv6 fragment header; the field holds offset and flags.
+    pub fn fragment_header(self, field: u16) -> Self {
+        let mut content = vec![0];
+        content.extend(field.to_be_bytes());
+        content.extend(self.id.to_be_bytes());
+        self.extension(44, &content)
+    }
+
+    fn frame(&self, transport: &[u8]) -> Vec<u8> {
         let mut frame = self.dst_mac.to_vec();
         frame.extend([2, 0, 0, 0, 0, 1]);
         for (tag_type, id) in &self.vlan {
@@ -220,9 +293,9 @@ impl Build {
         let ether_type = if self.src.is_ipv4() { 0x0800 } else { 0x86dd };
         frame.extend(self.ether_type.unwrap_or(ether_type).to_be_bytes());
         frame.extend(if self.src.is_ipv4() {
-            self.ipv4(&transport)
+            self.ipv4(transport)
         } else {
-            self.ipv6(&transport)
+            self.ipv6(transport)
         });
         frame.extend(&self.trailer);
         frame
@@ -302,7 +375,7 @@ impl Build {
         let len = 20 + self.ip_options.len();
         let mut header = vec![0x40 | (len / 4) as u8, 0];
         header.extend(((len + transport.len()) as u16).to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend((self.id as u16).to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
         header.extend([self.hops, self.proto, 0, 0]);
         header.extend(octets(self.src.ip()));
@@ -338,7 +411,7 @@ impl Build {
 
     fn transport(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if self.proto == TCP || self.proto == UDP {
+        if [TCP, UDP, SCTP].contains(&self.proto) {
             bytes.extend(self.src.port().to_be_bytes());
             bytes.extend(self.dst.port().to_be_bytes());
         }
@@ -363,13 +436,23 @@ impl Build {
                 bytes.extend([0, 0]);
                 6
             }
+            SCTP => {
+                bytes.extend([0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 0, self.chunk, 0]);
+                bytes.extend(((4 + self.payload.len()) as u16).to_be_bytes());
+                bytes.extend(&self.payload);
+                if !self.no_checksum {
+                    let sum = crc32c(&bytes) ^ u32::from(self.wrong);
+                    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+                }
+                return bytes;
+            }
             _ => {
                 bytes.extend(&self.payload);
                 return bytes;
             }
         };
         bytes.extend(&self.payload);
-        if self.proto == UDP && self.no_udp_checksum {
+        if self.proto == UDP && self.no_checksum {
             return bytes;
         }
         let mut covered = octets(self.src.ip());
@@ -411,9 +494,43 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// CRC32c (RFC 9260, appendix A), bit by bit: independently of the code under test.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RFC 3720, appendix B.4.
+    #[test]
+    fn the_crc_is_that_of_known_bytes() {
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
+    }
+
+    /// Put together again, fragments are the datagram.
+    #[test]
+    fn fragments_hold_the_datagram() {
+        let v4 = udp("10.0.0.1:1", "10.0.0.2:2").payload(&[7; 100]);
+        let v6 = udp("[fd00::1]:1", "[fd00::2]:2").payload(&[7; 100]);
+        for (build, header, fields) in [(v4, 34, [0x2000, 0x2005, 0x000a]), (v6, 62, [1, 41, 80])] {
+            let frames = build.fragments(40);
+            assert_eq!(frames.len(), 3);
+            let whole = build.bytes();
+            let transport = if header == 34 { 34 } else { 54 };
+            let together: Vec<u8> = frames.iter().flat_map(|frame| frame[header..].to_vec()).collect();
+            assert_eq!(together, whole[transport..]);
+            let at = if header == 34 { 20 } else { 56 };
+            let found = [0, 1, 2].map(|nth| u16::from_be_bytes([frames[nth][at], frames[nth][at + 1]]));
+            assert_eq!(found, fields);
+        }
+    }
 
     #[test]
     fn the_checksum_is_that_of_a_known_header() {

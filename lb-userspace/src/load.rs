@@ -10,8 +10,8 @@ use aya::{
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Frontend, FrontendKey, Prefix, Service,
-        SocketKey, SocketPeer, map,
+        Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+        FrontendKey, Prefix, Service, SocketKey, SocketPeer, map,
     },
     datapath::{Hook, Ports, Role},
     limits,
@@ -175,7 +175,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 18] {
+    fn layouts(&self) -> [Layout; 20] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -205,6 +205,8 @@ impl Sizes {
             of::<u64, u32>(map::NAMESPACES, limits::NAMESPACES),
             of::<AffinityKey<V4>, Affinity>(map::AFFINITY4, limits::AFFINITIES),
             of::<AffinityKey<V6>, Affinity>(map::AFFINITY6, limits::AFFINITIES),
+            of::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, limits::FRAGMENTS),
+            of::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, limits::FRAGMENTS),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),

@@ -4,8 +4,8 @@ use std::{io, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
-    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Frontend, FrontendKey, NamespaceKind,
-    SocketKey, SocketPeer, TableRef, map,
+    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+    FrontendKey, NamespaceKind, SocketKey, SocketPeer, TableRef, map,
 };
 use thiserror::Error;
 
@@ -99,6 +99,8 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.hash::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, out)?;
     maps.hash::<AffinityKey<V4>, Affinity>(map::AFFINITY4, out)?;
     maps.hash::<AffinityKey<V6>, Affinity>(map::AFFINITY6, out)?;
+    maps.hash::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, out)?;
+    maps.hash::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, out)?;
     writeln!(out, "packets and calls")?;
     for (reason, count) in read_counters(&maps.counters()?)? {
         writeln!(out, "  {:<24} {count:>12}  {}", reason.name(), reason.help())?;

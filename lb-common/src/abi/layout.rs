@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
-    TableRef, Tuple,
+    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
+    SocketKey, SocketPeer, TableRef, Tuple,
 };
 
 type V4 = u32;
@@ -41,6 +41,14 @@ layout!(Flow<V4>, 32, {
 layout!(Flow<V6>, 56, {
     tuple: Tuple<V6> = 0, kind: u8 = 36, seen: u8 = 37, flags: u8 = 38, pad: u8 = 39,
     backend: u32 = 40, generation: u32 = 44, last_seen: u64 = 48,
+});
+layout!(FragmentKey<V4>, 16, { src: V4 = 0, dst: V4 = 4, id: u32 = 8, scope: u32 = 12 });
+layout!(FragmentKey<V6>, 40, { src: V6 = 0, dst: V6 = 16, id: u32 = 32, scope: u32 = 36 });
+layout!(Fragment<V4>, 24, {
+    src: V4 = 0, dst: V4 = 4, kind: u8 = 8, flags: u8 = 9, pad: [u8; 6] = 10, seen_at: u64 = 16,
+});
+layout!(Fragment<V6>, 48, {
+    src: V6 = 0, dst: V6 = 16, kind: u8 = 32, flags: u8 = 33, pad: [u8; 6] = 34, seen_at: u64 = 40,
 });
 layout!(SocketKey<V4>, 16, { cookie: [u32; 2] = 0, addr: V4 = 8, port: u16 = 12, pad: u16 = 14 });
 layout!(SocketKey<V6>, 28, { cookie: [u32; 2] = 0, addr: V6 = 8, port: u16 = 24, pad: u16 = 26 });
@@ -81,6 +89,10 @@ mod pod {
         FlowKey<V6>,
         Flow<V4>,
         Flow<V6>,
+        FragmentKey<V4>,
+        FragmentKey<V6>,
+        Fragment<V4>,
+        Fragment<V6>,
         SocketKey<V4>,
         SocketKey<V6>,
         SocketPeer<V4>,

@@ -12,6 +12,7 @@
 
 mod addr;
 mod flow;
+mod fragment;
 mod layout;
 mod prefix;
 mod service;
@@ -20,6 +21,7 @@ mod socket;
 pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
+    fragment::{Fragment, FragmentKey},
     prefix::{EitherPrefix, Prefix},
     service::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope,
@@ -84,11 +86,16 @@ pub mod map {
     pub const AFFINITY4: &str = "AFFINITY4";
     /// The same for IPv6 clients.
     pub const AFFINITY6: &str = "AFFINITY6";
+    /// What was done with the first fragments of IPv4 datagrams: `FragmentKey<u32>` → `Fragment<u32>`.
+    pub const FRAGMENTS4: &str = "FRAGMENTS4";
+    /// The same for IPv6.
+    pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 18] = [
+    pub const PINNED: [&str; 20] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
-        FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, COUNTERS,
+        FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
+        FRAGMENTS6, COUNTERS,
     ];
 }

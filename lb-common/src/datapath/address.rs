@@ -1,6 +1,6 @@
 //! What is sent to an address of services but to no port that any of them has.
 
-use super::{Family, Role, Tables, Work};
+use super::{Family, Part, Role, Tables, Work};
 use crate::{
     abi::{FrontendKey, FrontendKind, proto},
     flow::tcp,
@@ -29,10 +29,13 @@ pub(super) fn without_frontend<F: Family, T: Tables<F>>(
 
 /// Whether the sender may be told that nobody listens. A reset asks for nothing and would only be answered by noise;
 /// netfilter does not reject it either, because it begins no connection. Any other packet is answered: if it is of a
-/// connection that is forgotten here, the error is one that its sender notes and outlives (RFC 5927, section 5.2).
+/// connection that is forgotten here, the error is one that its sender notes and outlives (RFC 5927, section 5.2). About a later fragment nothing is said
+/// (RFC 1122, section 3.2.2): what it quotes would have no ports.
 #[inline(always)]
 pub(super) fn may_be_told<F: Family>(work: &Work<F::Addr>) -> bool {
-    F::may_be_answered(work.headers.key.tuple.src) && work.headers.tcp_flags & tcp::RST == 0
+    F::may_be_answered(work.headers.key.tuple.src)
+        && work.headers.tcp_flags & tcp::RST == 0
+        && work.headers.part != Part::Later
 }
 
 /// Why the call of a node's process ends here that no frontend takes, or goes on. Unlike packets, processes of the node

@@ -121,6 +121,7 @@ impl Answers for V6 {
     const TIME_EXCEEDED: Kind = icmp::TIME_EXCEEDED_V6;
     const TOO_BIG: Kind = icmp::PACKET_TOO_BIG;
 
+    /// A packet with extension headers is not answered: they would have to be quoted.
     #[inline(always)]
     fn error<P: Packet>(
         packet: &mut P,
@@ -132,6 +133,9 @@ impl Answers for V6 {
         const ICMP: usize = Ipv6::WORDS;
         const ALL: usize = ICMP + ICMP_WORDS + QUOTE;
         const ICMP_LEN: u16 = (4 * (ALL - ICMP)) as u16;
+        if headers.transport_offset as usize != ip::OFFSET + Ipv6::LEN {
+            return Err(RewriteError);
+        }
         let quote = packet.read::<{ ip::OFFSET }, QUOTE>().ok_or(RewriteError)?;
         let mut words = [0; ALL];
         let [len_high, len_low] = ICMP_LEN.to_be_bytes();

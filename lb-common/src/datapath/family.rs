@@ -1,10 +1,10 @@
 //! IPv4 and IPv6: what differs between them, and nothing else.
 
-use super::{Packet, RewriteError, Work, Works};
+use super::{Packet, RewriteError, Work, Works, extensions};
 use crate::{
     abi::{Address, FlowKey, FrontendKind, Tuple, proto},
-    flow::tcp as tcp_flag,
-    packet::{Delta, Ipv4, Ipv6, Tcp, Udp, ip, transport},
+    flow::{sctp_flags, tcp as tcp_flag},
+    packet::{Delta, Ipv4, Ipv6, Sctp, Tcp, Udp, ip, ipv6_ext, transport},
     verdict::Reason,
 };
 
@@ -12,19 +12,51 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Headers<A> {
-    /// Addresses, ports and protocol ([`proto::TCP`] or [`proto::UDP`]): the key of the packet's flow.
+    /// Addresses, ports and protocol ([`proto::TCP`], [`proto::UDP`] or [`proto::SCTP`]): the key of the packet's flow.
+    /// A later fragment has no ports, and any protocol; in IPv6 it is not told.
     pub key: FlowKey<A>,
     /// The word of the IP header that holds the hops left, bytes as in the packet. IPv4: time to live, protocol, header
     /// checksum; IPv6: payload length, next header, hop limit.
     pub hop_word: u32,
-    /// Offset of the TCP or UDP header in the frame, in bytes.
+    /// Offset of the transport header in the frame, in bytes.
     pub transport_offset: u32,
-    /// TCP flags; 0 for UDP.
+    /// Length of the transport header and what follows it in this packet, in bytes.
+    pub transport_len: u32,
+    /// What the fragments of one datagram have in common, in the machine's order. 0 if this is none.
+    pub identification: u32,
+    /// TCP flags; 0 for UDP; of SCTP those that its first chunk amounts to ([`sctp_flags`]).
     pub tcp_flags: u8,
+    /// How much of a datagram the packet holds.
+    pub part: Part,
+}
+
+/// How much of a datagram a packet holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole = 0,
+    /// The beginning, with the transport header.
+    First = 1,
+    /// What follows, without.
+    Later = 2,
+}
+
+impl Part {
+    /// The part that begins at `offset` and that `more` parts follow or not.
+    #[inline(always)]
+    pub const fn of(offset: u32, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First,
+            _ => Self::Later,
+        }
+    }
 }
 
 impl<A> Headers<A> {
-    /// Whether the packet may start a connection: a SYN without ACK, or any UDP datagram.
+    /// Whether the packet may start a connection: a SYN without ACK, an SCTP INIT, or any UDP datagram.
     #[inline(always)]
     pub const fn opens(&self) -> bool {
         self.key.proto() == proto::UDP || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
@@ -42,7 +74,8 @@ pub trait Family: Copy + 'static {
     /// Where a packet of this family is worked on.
     fn work(works: &mut Works) -> &mut Work<Self::Addr>;
 
-    /// Reads the headers of a TCP or UDP packet; anything else is passed for the reason returned.
+    /// Reads the headers of a TCP, UDP or SCTP packet or a later fragment; anything else is passed for the reason
+    /// returned.
     fn parse<P: Packet>(packet: &P, into: &mut Headers<Self::Addr>) -> Result<(), Reason>;
 
     /// How many hops the packet has left, this one included.
@@ -110,21 +143,27 @@ impl Family for V4 {
         if in_frame < total_len {
             return Err(Reason::Truncated);
         }
-        if header.is_fragment() {
-            return Err(Reason::Fragment);
-        }
+        let transport_offset = ip::OFFSET + header_len;
         let transport_len = total_len - header_len;
+        into.key.tuple.src = header.src();
+        into.key.tuple.dst = header.dst();
+        into.key.protocol = header.protocol().into();
+        into.hop_word = header.ttl_protocol_checksum();
+        into.transport_offset = transport_offset as u32;
+        into.transport_len = transport_len as u32;
+        into.identification = header.identification();
+        into.part = Part::of(header.fragment_offset(), header.more_fragments());
+        if into.part == Part::Later {
+            return no_transport(into);
+        }
+        let (protocol, part) = (header.protocol(), into.part);
         let transport = if header_len == Ipv4::LEN {
-            transport_fixed::<P, V4_TRANSPORT>(packet, header.protocol(), transport_len)?
+            transport_fixed::<P, V4_TRANSPORT>(packet, protocol, transport_len, part)?
         } else {
-            transport_at(packet, ip::OFFSET + header_len, header.protocol(), transport_len)?
+            transport_at(packet, transport_offset, protocol, transport_len, part)?
         };
-        *into = Headers {
-            key: transport.key(header.src(), header.dst(), header.protocol()),
-            hop_word: header.ttl_protocol_checksum(),
-            transport_offset: (ip::OFFSET + header_len) as u32,
-            tcp_flags: transport.tcp_flags,
-        };
+        into.key.tuple.ports = transport.ports;
+        into.tcp_flags = transport.tcp_flags;
         Ok(())
     }
 
@@ -185,23 +224,35 @@ impl Family for V6 {
         if header.version() != 6 {
             return Err(Reason::Malformed);
         }
-        let transport_len = header.payload_len();
-        if packet.frame_len().saturating_sub(V6_TRANSPORT) < transport_len {
+        let in_frame = packet.frame_len().saturating_sub(V6_TRANSPORT);
+        let payload_len = match header.payload_len() {
+            // A packet above 64 KiB inside the kernel has none, and says so in an option (kernel commit 0fe79f28bfaf).
+            0 if in_frame > 0xffff => in_frame,
+            payload_len => payload_len,
+        };
+        if in_frame < payload_len {
             return Err(Reason::Truncated);
         }
-        if ip::is_extension_header(header.next_header()) {
-            return Err(match header.next_header() {
-                44 => Reason::Fragment,
-                _ => Reason::ExtensionHeader,
-            });
-        }
-        let transport = transport_fixed::<P, V6_TRANSPORT>(packet, header.next_header(), transport_len)?;
-        *into = Headers {
-            key: transport.key(header.src(), header.dst(), header.next_header()),
-            hop_word: header.hop_word(),
-            transport_offset: V6_TRANSPORT as u32,
-            tcp_flags: transport.tcp_flags,
+        into.key.tuple.src = header.src();
+        into.key.tuple.dst = header.dst();
+        into.key.protocol = header.next_header().into();
+        into.hop_word = header.hop_word();
+        into.transport_offset = V6_TRANSPORT as u32;
+        into.transport_len = payload_len as u32;
+        into.identification = 0;
+        into.part = Part::Whole;
+        let transport = if ipv6_ext::is_extension_header(header.next_header()) {
+            extensions::walk(packet, into)?;
+            if into.part == Part::Later {
+                return no_transport(into);
+            }
+            let (offset, len) = (into.transport_offset as usize, into.transport_len as usize);
+            transport_at(packet, offset, into.key.proto(), len, into.part)?
+        } else {
+            transport_fixed::<P, V6_TRANSPORT>(packet, header.next_header(), payload_len, Part::Whole)?
         };
+        into.key.tuple.ports = transport.ports;
+        into.tcp_flags = transport.tcp_flags;
         Ok(())
     }
 
@@ -218,11 +269,16 @@ impl Family for V6 {
         count_hop: bool,
     ) -> Result<(), RewriteError> {
         let ([a, b, c, d], [e, f, g, h]) = (new.src, new.dst);
-        packet.write_at(ip::OFFSET + Ipv6::ADDRESSES_OFFSET, &[a, b, c, d, e, f, g, h])?;
+        let (offset, words) = (ip::OFFSET + Ipv6::ADDRESSES_OFFSET, [a, b, c, d, e, f, g, h]);
+        if headers.part == Part::Later || headers.key.proto() == proto::SCTP {
+            packet.write_alone_at(offset, &words)?;
+        } else {
+            packet.write_at(offset, &words)?;
+        }
         if count_hop {
             let [x, y, next, limit] = headers.hop_word.to_ne_bytes();
             let word = u32::from_ne_bytes([x, y, next, limit.wrapping_sub(1)]);
-            packet.write_at(ip::OFFSET + Ipv6::HOP_OFFSET, &[word])?;
+            packet.write_alone_at(ip::OFFSET + Ipv6::HOP_OFFSET, &[word])?;
         }
         Ok(())
     }
@@ -251,16 +307,12 @@ struct Transport {
     tcp_flags: u8,
 }
 
-impl Transport {
-    #[inline(always)]
-    const fn key<A: Copy>(&self, src: A, dst: A, protocol: u8) -> FlowKey<A> {
-        let tuple = Tuple {
-            src,
-            dst,
-            ports: self.ports,
-        };
-        FlowKey::new(tuple, protocol)
-    }
+/// Finishes the headers of a later fragment.
+#[inline(always)]
+fn no_transport<A>(into: &mut Headers<A>) -> Result<(), Reason> {
+    into.key.tuple.ports = 0;
+    into.tcp_flags = 0;
+    Ok(())
 }
 
 /// The transport header at a constant offset.
@@ -269,20 +321,29 @@ fn transport_fixed<P: Packet, const OFFSET: usize>(
     packet: &P,
     protocol: u8,
     len: usize,
+    part: Part,
 ) -> Result<Transport, Reason> {
     match protocol {
         proto::TCP => tcp(packet.read::<OFFSET, { Tcp::WORDS }>(), len),
-        proto::UDP => udp(packet.read::<OFFSET, { Udp::WORDS }>(), len),
+        proto::UDP => udp(packet.read::<OFFSET, { Udp::WORDS }>(), len, part),
+        proto::SCTP => sctp(packet.read::<OFFSET, { Sctp::WORDS }>(), len),
         _ => Err(Reason::OtherProtocol),
     }
 }
 
 /// The transport header at an offset that depends on the packet.
 #[inline(always)]
-fn transport_at<P: Packet>(packet: &P, offset: usize, protocol: u8, len: usize) -> Result<Transport, Reason> {
+fn transport_at<P: Packet>(
+    packet: &P,
+    offset: usize,
+    protocol: u8,
+    len: usize,
+    part: Part,
+) -> Result<Transport, Reason> {
     match protocol {
         proto::TCP => tcp(packet.read_at::<{ Tcp::WORDS }>(offset), len),
-        proto::UDP => udp(packet.read_at::<{ Udp::WORDS }>(offset), len),
+        proto::UDP => udp(packet.read_at::<{ Udp::WORDS }>(offset), len, part),
+        proto::SCTP => sctp(packet.read_at::<{ Sctp::WORDS }>(offset), len),
         _ => Err(Reason::OtherProtocol),
     }
 }
@@ -303,16 +364,29 @@ fn tcp(words: Option<[u32; Tcp::WORDS]>, len: usize) -> Result<Transport, Reason
 }
 
 #[inline(always)]
-fn udp(words: Option<[u32; Udp::WORDS]>, len: usize) -> Result<Transport, Reason> {
+fn udp(words: Option<[u32; Udp::WORDS]>, len: usize, part: Part) -> Result<Transport, Reason> {
     if len < Udp::LEN {
         return Err(Reason::Malformed);
     }
     let header = Udp(words.ok_or(Reason::Truncated)?);
-    if header.length() < Udp::LEN || header.length() > len {
+    // A first fragment tells the length of the datagram.
+    if header.length() < Udp::LEN || (header.length() > len && part == Part::Whole) {
         return Err(Reason::Malformed);
     }
     Ok(Transport {
         ports: header.0[0],
         tcp_flags: 0,
+    })
+}
+
+#[inline(always)]
+fn sctp(words: Option<[u32; Sctp::WORDS]>, len: usize) -> Result<Transport, Reason> {
+    if len < Sctp::LEN {
+        return Err(Reason::Malformed);
+    }
+    let header = Sctp(words.ok_or(Reason::Truncated)?);
+    Ok(Transport {
+        ports: header.0[0],
+        tcp_flags: sctp_flags(header.chunk()),
     })
 }

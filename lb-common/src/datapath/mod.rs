@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!   ingress, from a workload or an uplink
-//!     parse ─► recorded flow? ──► forward: the recorded translation ─► rewrite ─► on
+//!     parse ─► later fragment? ──yes──► as the first one of its datagram (fragments.rs)
+//!              recorded flow? ──► forward: the recorded translation ─► rewrite ─► on
 //!                 │no             reply: as it is (it is restored where it leaves)
 //!                 │               reply to an address of the node: restore ─► rewrite ─► out by the routing table
 //!              frontend? ──no──► opens a connection to an endpoint? ──no──► on, as it is
@@ -28,17 +29,20 @@ mod address;
 mod answer;
 mod choose;
 mod direct;
+mod extensions;
 mod family;
 mod flows;
+mod fragments;
 mod icmp;
 mod rewrite;
+mod sctp;
 mod snat;
 pub mod socket;
 mod traits;
 mod work;
 
 pub use self::{
-    family::{Family, Headers, V4, V6},
+    family::{Family, Headers, Part, V4, V6},
     snat::{Ports, port_hash},
     traits::{ChecksumUpdate, Env, InsertError, Packet, RewriteError, RouteError, Tables},
     work::{Route, Verdict, Way, Work, Works},
@@ -119,6 +123,7 @@ where
         Err(reason) => return Verdict::plain(reason),
     }
     let step = match hook {
+        _ if work.headers.part == Part::Later => fragments::follow::<F, _, _>(tables, env, work, hook),
         Hook::Egress => leaving::<F, _, _>(tables, env, work),
         Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
             Some(step) => step,
@@ -148,6 +153,9 @@ where
         return kept::<F, _, _>(packet, env, work, reason);
     }
     let reason = rewrite::apply::<F, _>(packet, work, redirect, reason);
+    if work.headers.part == Part::First && matches!(reason.action(), Action::Forward) {
+        fragments::remember::<F, _, _>(tables, env, work, hook);
+    }
     let way = if redirect && matches!(reason.action(), Action::Forward) {
         Way::Route
     } else {
@@ -298,6 +306,10 @@ const ANY_LEN: u16 = 1;
 #[inline(always)]
 fn wire_len<A, P: Packet>(packet: &P, headers: &Headers<A>) -> u16 {
     let segment = packet.segment_size();
+    if segment != 0 && headers.key.proto() == proto::SCTP {
+        // Its segments were made for the path, and differ in length (GSO_BY_FRAGS).
+        return ANY_LEN;
+    }
     let len = if segment == 0 {
         packet.frame_len().saturating_sub(ip::OFFSET)
     } else {

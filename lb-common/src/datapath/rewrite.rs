@@ -1,6 +1,6 @@
 //! Writing a translation into a packet.
 
-use super::{ChecksumUpdate, Family, Packet, RewriteError, Work};
+use super::{ChecksumUpdate, Family, Packet, Part, RewriteError, Work, sctp};
 use crate::{
     abi::proto,
     packet::{Delta, Tcp, Udp},
@@ -18,6 +18,18 @@ pub(super) fn apply<F: Family, P: Packet>(
 ) -> Reason {
     let headers = &work.headers;
     let (old, new) = (&headers.key.tuple, &work.flow.tuple);
+    let ports_change = old.ports != new.ports;
+    let sctp = headers.key.proto() == proto::SCTP;
+    // First of all: it may find that it cannot be done.
+    if sctp && ports_change && sctp::write_ports(packet, work).is_err() {
+        return Reason::RewriteFailed;
+    }
+    if F::write_header(packet, headers, new, redirected).is_err() {
+        return Reason::RewriteFailed;
+    }
+    if sctp || headers.part == Part::Later {
+        return done;
+    }
     let udp = headers.key.proto() == proto::UDP;
     let transport_offset = headers.transport_offset as usize;
     let checksum = transport_offset
@@ -26,11 +38,6 @@ pub(super) fn apply<F: Family, P: Packet>(
         } else {
             Tcp::CHECKSUM_OFFSET
         };
-    let ports_change = old.ports != new.ports;
-
-    if F::write_header(packet, headers, new, redirected).is_err() {
-        return Reason::RewriteFailed;
-    }
     if ports_change && packet.write_at(transport_offset, &[new.ports]).is_err() {
         return Reason::RewriteFailed;
     }

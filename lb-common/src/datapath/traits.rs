@@ -3,7 +3,8 @@
 use super::{Family, Route, snat::Ports};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
+        SocketKey, SocketPeer,
     },
     flow::State,
     packet::Delta,
@@ -60,6 +61,16 @@ pub trait Packet {
         words: &[u32; WORDS],
     ) -> Result<(), RewriteError>;
 
+    /// The same where no checksum within the packet makes up for the change: where the kernel keeps a sum of the whole
+    /// frame (CHECKSUM_COMPLETE), that must follow.
+    fn write_alone_at<const WORDS: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; WORDS],
+    ) -> Result<(), RewriteError> {
+        self.write_at(offset, words)
+    }
+
     /// Turns the frame around: hardware addresses change places, and `words` stand in the place of all that followed the
     /// Ethernet header.
     fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError>;
@@ -98,6 +109,10 @@ pub trait Tables<F: Family> {
     fn affinity(&self, key: &AffinityKey<F::Addr>, into: &mut Affinity) -> bool;
     /// Remembers the endpoint that a client stays with. Losing it costs no flow.
     fn remember_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity);
+    /// Copies what was done with the first fragment of a datagram; false if that is not known.
+    fn fragment(&self, key: &FragmentKey<F::Addr>, into: &mut Fragment<F::Addr>) -> bool;
+    /// Remembers what was done with the first fragment of a datagram. Losing it costs the datagram.
+    fn remember_fragment(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment<F::Addr>);
     /// The address that packets sent out of a device get as their source.
     fn source(&self, ifindex: u32) -> Option<F::Addr>;
     /// Adds a flow entry, never overwriting one.

@@ -5,7 +5,7 @@
 //! the kernel, a local variable elsewhere. It holds whatever the packet before left there; each step sets what it uses.
 
 use super::Headers;
-use crate::abi::{Address, Backend, Flow, FlowKey};
+use crate::abi::{Address, Backend, Flow, FlowKey, Fragment, FragmentKey};
 
 /// What is known of the packet at hand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +40,10 @@ pub struct Work<A> {
     pub flags: u32,
     /// Where a packet goes that the node sends out itself.
     pub route: Route<A>,
+    /// What the fragments of the packet's datagram have in common.
+    pub fragment_key: FragmentKey<A>,
+    /// What is done with them.
+    pub fragment: Fragment<A>,
 }
 
 /// The way to an address.

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Prefix, Service, SocketKey,
-        SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Prefix,
+        Service, SocketKey, SocketPeer,
     },
     datapath::{Family, InsertError, Tables, V4, V6},
 };
@@ -50,6 +50,8 @@ pub struct PerFamily<A> {
     pub sources: Map<u32, A>,
     /// AFFINITY.
     pub affinities: Map<AffinityKey<A>, Affinity>,
+    /// FRAGMENTS.
+    pub fragments: Map<FragmentKey<A>, Fragment<A>>,
 }
 
 impl<A> Default for PerFamily<A> {
@@ -63,6 +65,7 @@ impl<A> Default for PerFamily<A> {
             sockets: RefCell::default(),
             sources: RefCell::default(),
             affinities: RefCell::default(),
+            fragments: RefCell::default(),
         }
     }
 }
@@ -133,6 +136,14 @@ where
 
     fn remember_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity) {
         self.family().affinities.borrow_mut().insert(*key, *affinity);
+    }
+
+    fn fragment(&self, key: &FragmentKey<F::Addr>, into: &mut Fragment<F::Addr>) -> bool {
+        copy(self.family().fragments.borrow().get(key), into)
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment<F::Addr>) {
+        self.family().fragments.borrow_mut().insert(*key, *fragment);
     }
 
     fn source(&self, ifindex: u32) -> Option<F::Addr> {

@@ -42,6 +42,24 @@ impl Ipv4 {
         self.0[1] & 0x3fff_u32.to_be() != 0
     }
 
+    /// Where the packet's part of a datagram begins, in units of 8 bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> u32 {
+        u32::from_be(self.0[1]) & 0x1fff
+    }
+
+    /// Whether more parts of the datagram follow.
+    #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        u32::from_be(self.0[1]) & 0x2000 != 0
+    }
+
+    /// What the parts of one datagram have in common, in 16 bits.
+    #[inline(always)]
+    pub const fn identification(&self) -> u32 {
+        u32::from_be(self.0[1]) >> 16
+    }
+
     /// Whether this is a fragment other than the first: what follows it is no transport header.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
@@ -122,13 +140,4 @@ impl Ipv6 {
     pub const fn dst(&self) -> [u32; 4] {
         [self.0[6], self.0[7], self.0[8], self.0[9]]
     }
-}
-
-/// Whether an IPv6 next-header value is an extension header (IANA "IPv6 Extension Header Types").
-#[inline(always)]
-pub const fn is_extension_header(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        0 | 43 | 44 | 50 | 51 | 60 | 135 | 139 | 140 | 253 | 254
-    )
 }

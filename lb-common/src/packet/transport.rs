@@ -1,4 +1,4 @@
-//! TCP (RFC 9293) and UDP (RFC 768) headers.
+//! TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260) headers.
 
 /// The fixed part of a TCP header, as words whose bytes stand as in the packet.
 #[derive(Clone, Copy)]
@@ -53,14 +53,31 @@ impl Udp {
     }
 }
 
-/// Source and destination port, bytes as in the packet, from the first word of a TCP or UDP header.
+/// An SCTP header and the first word of the first chunk, as words whose bytes stand as in the packet.
+#[derive(Clone, Copy)]
+pub struct Sctp(pub [u32; Self::WORDS]);
+
+impl Sctp {
+    /// Length of the header and the shortest chunk, in bytes.
+    pub const LEN: usize = 16;
+    /// The same in words of 4 bytes.
+    pub const WORDS: usize = Self::LEN / 4;
+
+    /// Type of the first chunk.
+    #[inline(always)]
+    pub const fn chunk(&self) -> u8 {
+        (u32::from_be(self.0[3]) >> 24) as u8
+    }
+}
+
+/// Source and destination port, bytes as in the packet, from the first word of a TCP, UDP or SCTP header.
 #[inline(always)]
 pub const fn ports(word: u32) -> (u16, u16) {
     let b = word.to_ne_bytes();
     (u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([b[2], b[3]]))
 }
 
-/// The first word of a TCP or UDP header with these ports, bytes as in the packet.
+/// The first word of a TCP, UDP or SCTP header with these ports, bytes as in the packet.
 #[inline(always)]
 pub const fn ports_word(src: u16, dst: u16) -> u32 {
     let (s, d) = (src.to_ne_bytes(), dst.to_ne_bytes());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use lb_common::{
-    abi::{Flow, FlowKey},
+    abi::{Flow, FlowKey, Fragment, FragmentKey},
     datapath::Hook,
     verdict::Reason,
 };
@@ -19,6 +19,8 @@ pub struct Case {
     pub hook: Hook,
     /// What the datapath knows.
     pub world: World,
+    /// Frames that came just before, by the same hook.
+    pub before: Vec<Vec<u8>>,
     /// The frame.
     pub packet: Vec<u8>,
     /// What must be done with it, and why.
@@ -38,7 +40,7 @@ pub struct Outcome {
     pub packet: Vec<u8>,
     /// Whether the node sends it out itself.
     pub redirected: bool,
-    /// The flow entries afterwards, without their times, as text.
+    /// The entries of flows and fragments afterwards, without their times, as text.
     pub flows: BTreeSet<String>,
 }
 
@@ -49,6 +51,17 @@ pub fn describe_flow<A: std::fmt::Debug + Copy>(key: &FlowKey<A>, flow: &Flow<A>
         Flow {
             last_seen: 0,
             ..*flow
+        }
+    )
+}
+
+/// What is remembered of a datagram's fragments as text, without its time.
+pub fn describe_fragment<A: std::fmt::Debug + Copy>(key: &FragmentKey<A>, fragment: &Fragment<A>) -> String {
+    format!(
+        "{key:x?} -> {:x?}",
+        Fragment {
+            seen_at: 0,
+            ..*fragment
         }
     )
 }

@@ -9,14 +9,17 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
 };
 use lb_common::{
-    abi::{Affinity, AffinityKey, Backend, Flow, FlowKey, Frontend, FrontendKey, Service, map},
+    abi::{
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
+        map,
+    },
     datapath::Hook,
     verdict::{Action, Reason},
 };
 use lb_userspace::load;
 
 use super::{
-    case::{Case, Outcome, describe_flow},
+    case::{Case, Outcome, describe_flow, describe_fragment},
     native::{SERVICE_CIDRS, SNAT_PORTS},
     wire::{self, Wire},
     world::{Entry, PODS, ROUTES, UPLINK},
@@ -112,8 +115,11 @@ impl Kernel {
     /// If a map cannot be written or the run fails.
     pub fn run(&mut self, case: &Case) -> Result<Outcome> {
         self.prepare(case)?;
+        for frame in &case.before {
+            self.test_run(case, frame)?;
+        }
         let before = self.counters()?;
-        let (verdict, packet) = self.test_run(case)?;
+        let (verdict, packet) = self.test_run(case, &case.packet)?;
         let reason = only_change(&before, &self.counters()?)?;
         let redirected = verdict == REDIRECT && matches!(reason.action(), Action::Forward | Action::Reject);
         let expected = if matches!(reason.action(), Action::Drop | Action::Reject) {
@@ -201,12 +207,12 @@ impl Kernel {
         Ok(())
     }
 
-    fn test_run(&mut self, case: &Case) -> Result<(u32, Vec<u8>)> {
+    fn test_run(&mut self, case: &Case, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
         let name = load::tc_program(case.hook);
         let program: &mut SchedClassifier = self.bpf.program_mut(name).context(name)?.try_into()?;
-        let mut out = vec![0; case.packet.len() + 256];
+        let mut out = vec![0; frame.len() + 256];
         let result = program.test_run(TestRunOptions {
-            data_in: Some(&case.packet),
+            data_in: Some(frame),
             data_out: Some(&mut out),
             ..TestRunOptions::new()
         })?;
@@ -224,6 +230,8 @@ impl Kernel {
         clear::<FlowKey<[u32; 4]>, Flow<[u32; 4]>>(&mut self.bpf, map::FLOWS6)?;
         clear::<AffinityKey<u32>, Affinity>(&mut self.bpf, map::AFFINITY4)?;
         clear::<AffinityKey<[u32; 4]>, Affinity>(&mut self.bpf, map::AFFINITY6)?;
+        clear::<FragmentKey<u32>, Fragment<u32>>(&mut self.bpf, map::FRAGMENTS4)?;
+        clear::<FragmentKey<[u32; 4]>, Fragment<[u32; 4]>>(&mut self.bpf, map::FRAGMENTS6)?;
         clear::<u32, u32>(&mut self.bpf, map::SOURCES4)?;
         clear::<u32, [u32; 4]>(&mut self.bpf, map::SOURCES6)
     }
@@ -238,6 +246,8 @@ impl Kernel {
             Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
             Entry::Affinity4(key, value) => put(&mut self.bpf, map::AFFINITY4, key, value),
             Entry::Affinity6(key, value) => put(&mut self.bpf, map::AFFINITY6, key, value),
+            Entry::Fragment4(key, value) => put(&mut self.bpf, map::FRAGMENTS4, key, value),
+            Entry::Fragment6(key, value) => put(&mut self.bpf, map::FRAGMENTS6, key, value),
             Entry::Source4(device, addr) => put(&mut self.bpf, map::SOURCES4, device, addr),
             Entry::Source6(device, addr) => put(&mut self.bpf, map::SOURCES6, device, addr),
             Entry::Service(id, value) => set::<Service>(&mut self.bpf, map::SERVICES, *id, value),
@@ -280,6 +290,20 @@ impl Kernel {
         for entry in &v6 {
             let (key, flow) = entry?;
             flows.insert(describe_flow(&key, &flow));
+        }
+        let v4 = HashMap::<&MapData, FragmentKey<u32>, Fragment<u32>>::try_from(
+            self.bpf.map(map::FRAGMENTS4).context("FRAGMENTS4")?,
+        )?;
+        let v6 = HashMap::<&MapData, FragmentKey<[u32; 4]>, Fragment<[u32; 4]>>::try_from(
+            self.bpf.map(map::FRAGMENTS6).context("FRAGMENTS6")?,
+        )?;
+        for entry in &v4 {
+            let (key, fragment) = entry?;
+            flows.insert(describe_fragment(&key, &fragment));
+        }
+        for entry in &v6 {
+            let (key, fragment) = entry?;
+            flows.insert(describe_fragment(&key, &fragment));
         }
         Ok(flows)
     }

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use super::{
-    case::{Case, Outcome, describe_flow},
+    case::{Case, Outcome, describe_flow, describe_fragment},
     world::{Entry, ROUTES, World},
 };
 
@@ -49,6 +49,8 @@ pub fn tables(world: &World, now: u64) -> MemoryTables {
             Entry::Flow6(key, value) => drop(tables.v6.flows.borrow_mut().insert(key, value)),
             Entry::Affinity4(key, value) => drop(tables.v4.affinities.borrow_mut().insert(key, value)),
             Entry::Affinity6(key, value) => drop(tables.v6.affinities.borrow_mut().insert(key, value)),
+            Entry::Fragment4(key, value) => drop(tables.v4.fragments.borrow_mut().insert(key, value)),
+            Entry::Fragment6(key, value) => drop(tables.v6.fragments.borrow_mut().insert(key, value)),
             Entry::Source4(device, addr) => drop(tables.v4.sources.borrow_mut().insert(device, addr)),
             Entry::Source6(device, addr) => drop(tables.v6.sources.borrow_mut().insert(device, addr)),
         }
@@ -68,17 +70,24 @@ pub fn env(now: u64) -> FixedEnv {
 /// What the native datapath makes of a case.
 pub fn run(case: &Case) -> Outcome {
     let tables = tables(&case.world, NOW);
+    let env = env(NOW);
+    for before in &case.before {
+        let mut frame = Frame::new(before.clone());
+        datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
+    }
     let mut frame = Frame::new(case.packet.clone());
     frame.for_other_host = is_for_other_host(case);
-    let env = env(NOW);
     let verdict = datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
     let v4 = tables.v4.flows.borrow();
     let v6 = tables.v6.flows.borrow();
-    let flows: BTreeSet<String> = v4
+    let mut flows: BTreeSet<String> = v4
         .iter()
         .map(|(key, flow)| describe_flow(key, flow))
         .chain(v6.iter().map(|(key, flow)| describe_flow(key, flow)))
         .collect();
+    let (v4, v6) = (tables.v4.fragments.borrow(), tables.v6.fragments.borrow());
+    flows.extend(v4.iter().map(|(key, fragment)| describe_fragment(key, fragment)));
+    flows.extend(v6.iter().map(|(key, fragment)| describe_fragment(key, fragment)));
     Outcome {
         reason: verdict.reason,
         packet: frame.bytes,

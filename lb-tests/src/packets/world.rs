@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Frontend,
-        FrontendKey, FrontendKind, Policies, Service, TableRef, Tuple, from_ip, port_to_wire,
+        Affinity, AffinityKey, Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Fragment,
+        FragmentKey, Frontend, FrontendKey, FrontendKind, Policies, Service, TableRef, Tuple, from_ip,
+        port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -23,6 +24,8 @@ pub struct World {
     pub addresses: Vec<(IpAddr, FrontendKind)>,
     /// Which endpoints clients of the first service stay with.
     pub affinities: Vec<AffinitySpec>,
+    /// Datagrams whose first fragment was translated before.
+    pub fragments: Vec<FragmentSpec>,
     /// The node's addresses by device; 0 stands for devices without one.
     pub sources: Vec<(u32, IpAddr)>,
 }
@@ -70,6 +73,68 @@ impl AffinitySpec {
             Either::V4(client) => Entry::Affinity4(AffinityKey { client, service: 0 }, affinity),
             Either::V6(client) => Entry::Affinity6(AffinityKey { client, service: 0 }, affinity),
         }
+    }
+}
+
+/// A datagram whose first fragment was translated.
+#[derive(Clone, Copy, Debug)]
+pub struct FragmentSpec {
+    /// Source and destination before.
+    pub from: [IpAddr; 2],
+    /// Source and destination after.
+    pub to: [IpAddr; 2],
+    /// Identification.
+    pub id: u32,
+    /// [`FragmentKey::scope`].
+    pub scope: u32,
+    /// How long ago (ns).
+    pub age: u64,
+}
+
+impl FragmentSpec {
+    fn entry(&self, now: u64) -> Entry {
+        let seen_at = now.saturating_sub(self.age);
+        let [a, b] = self.from;
+        let [c, d] = self.to;
+        match [a, b, c, d].map(from_ip) {
+            [
+                Either::V4(src),
+                Either::V4(dst),
+                Either::V4(new_src),
+                Either::V4(new_dst),
+            ] => {
+                let (key, value) = self.halves([src, dst], [new_src, new_dst], seen_at);
+                Entry::Fragment4(key, value)
+            }
+            [
+                Either::V6(src),
+                Either::V6(dst),
+                Either::V6(new_src),
+                Either::V6(new_dst),
+            ] => {
+                let (key, value) = self.halves([src, dst], [new_src, new_dst], seen_at);
+                Entry::Fragment6(key, value)
+            }
+            _ => panic!("a datagram has one family: {self:?}"),
+        }
+    }
+
+    const fn halves<A: Copy>(&self, from: [A; 2], to: [A; 2], seen_at: u64) -> (FragmentKey<A>, Fragment<A>) {
+        let key = FragmentKey {
+            src: from[0],
+            dst: from[1],
+            id: self.id,
+            scope: self.scope,
+        };
+        let fragment = Fragment {
+            src: to[0],
+            dst: to[1],
+            kind: FlowKind::Forward as u8,
+            flags: 0,
+            pad: [0; 6],
+            seen_at,
+        };
+        (key, fragment)
     }
 }
 
@@ -175,6 +240,10 @@ pub enum Entry {
     Affinity4(AffinityKey<u32>, Affinity),
     /// AFFINITY6.
     Affinity6(AffinityKey<[u32; 4]>, Affinity),
+    /// FRAGMENTS4.
+    Fragment4(FragmentKey<u32>, Fragment<u32>),
+    /// FRAGMENTS6.
+    Fragment6(FragmentKey<[u32; 4]>, Fragment<[u32; 4]>),
     /// SOURCES4.
     Source4(u32, u32),
     /// SOURCES6.
@@ -198,6 +267,7 @@ impl World {
             Either::V6(addr) => Entry::Frontend6(FrontendKey::of_address(addr), Frontend::of_address(*kind)),
         }));
         entries.extend(self.affinities.iter().map(|affinity| affinity.entry(now)));
+        entries.extend(self.fragments.iter().map(|fragment| fragment.entry(now)));
         entries.extend(self.sources.iter().map(|(device, addr)| match from_ip(*addr) {
             Either::V4(addr) => Entry::Source4(*device, addr),
             Either::V6(addr) => Entry::Source6(*device, addr),

@@ -25,8 +25,6 @@ pub struct PortFrontends {
 
 /// The ports of a Service, in each family that it has a cluster IP of. None for what no proxy serves: headless
 /// Services, ExternalName, and Services without cluster IP.
-///
-/// SCTP ports are left out: the datapath does not translate SCTP.
 pub fn of_service(service: &Service, facts: &NodeFacts, options: Options) -> Vec<PortFrontends> {
     let Some(spec) = &service.spec else {
         return Vec::new();
@@ -47,9 +45,6 @@ pub fn of_service(service: &Service, facts: &NodeFacts, options: Options) -> Vec
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else {
             continue;
         };
-        if protocol == Protocol::Sctp {
-            continue;
-        }
         let node_port = port.node_port.unwrap_or(0);
         let all = [
             (FrontendKind::ClusterIp, &cluster, port.port),

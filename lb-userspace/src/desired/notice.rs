@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use k8s_openapi::api::core::v1::Service;
 
 use super::ServicePortKey;
-use crate::{
-    index::ServiceName,
-    plan::{FrontendAddr, Protocol},
-};
+use crate::{index::ServiceName, plan::FrontendAddr};
 
 /// Something to tell about a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,11 +78,6 @@ pub(super) fn of_service(name: &ServiceName, service: &Service) -> BTreeSet<Noti
         .is_some_and(|ranges| !ranges.is_empty())
     {
         tell("loadBalancerSourceRanges".into(), "served to every source");
-    }
-    for port in spec.ports.iter().flatten() {
-        if Protocol::from_name(port.protocol.as_deref()) == Some(Protocol::Sctp) {
-            tell(format!("port {}/SCTP", port.port), "not served");
-        }
     }
     notices
 }

@@ -626,16 +626,21 @@ fn what_is_not_supported_is_told_once_per_service() {
 }
 
 #[test]
-fn sctp_ports_are_told_and_not_served() {
+fn sctp_ports_are_served() {
     let mut node = Node::new();
     let svc = service(
         "metadata: {name: web, namespace: ns}\nspec: {clusterIP: 10.0.0.1, ports: [{name: a, port: 80}, {name: b, port: 80, protocol: SCTP}]}",
     );
-    let update = node.update([svc]);
-    assert_eq!(update.changes.len(), 1);
+    let slice = slice(
+        "metadata: {name: web-1, namespace: ns, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.1.0.1]}]\nports: [{name: a, port: 8080}, {name: b, port: 38412, protocol: SCTP}]",
+    );
+    let changes = node.apply([svc, slice]);
     assert_eq!(
-        update.notices[0].to_string(),
-        "Service ns/web: port 80/SCTP is not supported yet, not served"
+        changes,
+        [
+            "ns/web:a (TCP, IPv4): 10.0.0.1:80/TCP -> 10.1.0.1:8080",
+            "ns/web:b (SCTP, IPv4): 10.0.0.1:80/SCTP -> 10.1.0.1:38412",
+        ]
     );
 }
 

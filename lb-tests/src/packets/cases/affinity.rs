@@ -7,7 +7,7 @@ use lb_common::{
 };
 use lb_testkit::packet::addr;
 
-use super::{Addresses, FROM_WORKLOAD, MATRIX, first, rewritten, service, services::with_port};
+use super::{Addresses, FROM_WORKLOAD, WITH_SCTP, first, rewritten, service, services::with_port};
 use crate::packets::{
     case::Case,
     native,
@@ -20,7 +20,7 @@ const ENDPOINTS: u16 = 5;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (a, name, proto) in MATRIX {
+    for (a, name, proto) in WITH_SCTP {
         let label = |rule: &str| format!("{name}_over_{}_{rule}", a.name);
         cases.extend(remembered(a, proto, &label));
         cases.extend(chosen(a, proto, &label));

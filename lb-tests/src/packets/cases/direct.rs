@@ -110,7 +110,7 @@ fn alone(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> {
             Reason::NotService,
         ),
     ];
-    if proto == proto::TCP {
+    if proto != proto::UDP {
         cases.push(untouched(
             label("in_full_swing_is_not_recorded"),
             FROM_WORKLOAD,
@@ -235,7 +235,7 @@ fn ended(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> {
         Reason::Rechosen,
         &packet.clone().to(a.remote),
     )];
-    if proto == proto::TCP {
+    if proto != proto::UDP {
         let closed = FlowSpec {
             forward_seen: Seen::SYN | Seen::DATA | Seen::FIN,
             ..direct(a, proto)

@@ -117,7 +117,7 @@ fn both_directions(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> V
             &reply.clone().from(a.cluster_ip),
         ),
     ];
-    if proto == proto::TCP {
+    if proto != proto::UDP {
         cases.push(rewritten(
             label("goes_on_without_the_service"),
             FROM_WORKLOAD,
@@ -186,7 +186,7 @@ fn endpoints_gone(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Ve
         Reason::Rechosen,
         &opening.clone().to(a.remote),
     )];
-    if proto == proto::TCP {
+    if proto != proto::UDP {
         cases.push(rewritten(
             label("stays_with_an_endpoint_that_left"),
             FROM_WORKLOAD,
@@ -247,7 +247,7 @@ fn collisions(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Ca
             &packet.clone().to(a.remote),
         ),
     ];
-    if proto == proto::TCP {
+    if proto != proto::UDP {
         cases.push(rewritten(
             label("takes_the_tuple_of_a_flow_that_was_closed"),
             FROM_WORKLOAD,

@@ -4,7 +4,7 @@ use lb_common::{
     abi::{FrontendKind, proto},
     verdict::Reason,
 };
-use lb_testkit::packet::{Build, ip, syn, tcp, udp};
+use lb_testkit::packet::{Build, ip, sctp, syn, tcp, udp};
 
 use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, V6, first, rewritten, service, untouched};
 use crate::packets::{case::Case, world::World};
@@ -204,41 +204,6 @@ fn ipv4_fields() -> Vec<Case> {
             Reason::Truncated,
         ),
         pass(
-            "the_first_ipv4_fragment_is_passed",
-            v4_syn().fragment(0x2000).bytes(),
-            Reason::Fragment,
-        ),
-        pass(
-            "a_later_ipv4_fragment_is_passed",
-            v4_syn().fragment(0x2010).bytes(),
-            Reason::Fragment,
-        ),
-        pass(
-            "the_last_ipv4_fragment_is_passed",
-            v4_syn().fragment(0x0010).bytes(),
-            Reason::Fragment,
-        ),
-        pass(
-            "an_ipv6_fragment_is_passed",
-            v6_syn().extension(44, &[0, 0, 1, 0, 0, 0, 9]).bytes(),
-            Reason::Fragment,
-        ),
-        pass(
-            "ipv6_hop_by_hop_options_are_passed",
-            v6_syn().extension(0, &[0, 1, 4, 0, 0, 0, 0]).bytes(),
-            Reason::ExtensionHeader,
-        ),
-        pass(
-            "an_ipv6_routing_header_is_passed",
-            v6_syn().extension(43, &[0, 4, 0, 0, 0, 0, 0]).bytes(),
-            Reason::ExtensionHeader,
-        ),
-        pass(
-            "ipv6_destination_options_are_passed",
-            v6_syn().extension(60, &[0, 1, 4, 0, 0, 0, 0]).bytes(),
-            Reason::ExtensionHeader,
-        ),
-        pass(
             "icmp_is_passed",
             ip("10.244.1.5", "10.96.0.10", proto::ICMP).bytes(),
             Reason::OtherProtocol,
@@ -249,9 +214,9 @@ fn ipv4_fields() -> Vec<Case> {
             Reason::OtherProtocol,
         ),
         pass(
-            "sctp_is_passed",
-            ip("10.244.1.5", "10.96.0.10", 132).bytes(),
-            Reason::OtherProtocol,
+            "sctp_without_room_for_a_chunk_is_malformed",
+            set16(&sctp(V4.pod, V4.cluster_ip), 16, 35),
+            Reason::Malformed,
         ),
         pass(
             "gre_is_passed",
@@ -439,8 +404,8 @@ fn checksums() -> Vec<Case> {
             &packet.clone().to(addresses.remote),
         ));
     }
-    let no_checksum = udp(V4.pod, V4.cluster_ip).no_udp_checksum();
-    let no_checksum6 = udp(V6.pod, V6.cluster_ip).no_udp_checksum();
+    let no_checksum = udp(V4.pod, V4.cluster_ip).no_checksum();
+    let no_checksum6 = udp(V6.pod, V6.cluster_ip).no_checksum();
     let wrong_header = tcp(V4.pod, V4.cluster_ip).wrong_ip_checksum(0x2222);
     cases.extend([
         rewritten(

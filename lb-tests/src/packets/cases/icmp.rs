@@ -406,7 +406,7 @@ fn quotes(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> 
     } else {
         cases.push(case(
             "may_quote_udp_without_checksum",
-            |quoted| quoted.no_udp_checksum(),
+            |quoted| quoted.no_checksum(),
             WHOLE,
         ));
     }

@@ -3,11 +3,14 @@
 mod addresses;
 mod affinity;
 mod direct;
+mod extensions;
 mod flows;
+mod fragments;
 mod headers;
 mod icmp;
 mod lengths;
 mod policies;
+mod sctp;
 mod services;
 mod snat;
 
@@ -36,6 +39,9 @@ pub fn all() -> Vec<Case> {
     cases.extend(direct::cases());
     cases.extend(addresses::cases());
     cases.extend(icmp::cases());
+    cases.extend(fragments::cases());
+    cases.extend(extensions::cases());
+    cases.extend(sctp::cases());
     cases
 }
 
@@ -97,21 +103,31 @@ pub(super) const MATRIX: [(Addresses, &str, u8); 4] = [
     (V6, "UDP", proto::UDP),
 ];
 
+/// The same with SCTP.
+pub(super) const WITH_SCTP: [(Addresses, &str, u8); 6] = [
+    (V4, "TCP", proto::TCP),
+    (V4, "UDP", proto::UDP),
+    (V4, "SCTP", proto::SCTP),
+    (V6, "TCP", proto::TCP),
+    (V6, "UDP", proto::UDP),
+    (V6, "SCTP", proto::SCTP),
+];
+
 /// A packet that opens a connection.
 pub(super) fn first(proto: u8, src: &str, dst: &str) -> Build {
-    if proto == proto::TCP {
-        packet::syn(src, dst)
-    } else {
-        packet::udp(src, dst)
+    match proto {
+        proto::TCP => packet::syn(src, dst),
+        proto::SCTP => packet::sctp(src, dst).chunk(packet::chunk::INIT),
+        _ => packet::udp(src, dst),
     }
 }
 
 /// A packet in the middle of a connection.
 pub(super) fn later(proto: u8, src: &str, dst: &str) -> Build {
-    if proto == proto::TCP {
-        packet::tcp(src, dst)
-    } else {
-        packet::udp(src, dst)
+    match proto {
+        proto::TCP => packet::tcp(src, dst),
+        proto::SCTP => packet::sctp(src, dst),
+        _ => packet::udp(src, dst),
     }
 }
 
@@ -129,16 +145,17 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
         flows: Vec::new(),
         addresses: Vec::new(),
         affinities: Vec::new(),
+        fragments: Vec::new(),
         sources: Vec::new(),
     }
 }
 
 /// The flow of `client` to the first endpoint of a world, in full swing.
 pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> FlowSpec {
-    let seen = if proto == proto::TCP {
-        Seen::SYN | Seen::DATA
-    } else {
+    let seen = if proto == proto::UDP {
         Seen::DATA
+    } else {
+        Seen::SYN | Seen::DATA
     };
     FlowSpec {
         client: addr(client),
@@ -168,6 +185,7 @@ pub(super) fn untouched(
         name: name.into(),
         hook,
         world,
+        before: Vec::new(),
         packet,
         reason,
         rewritten: None,
@@ -188,6 +206,7 @@ fn rewritten(
         name: name.into(),
         hook,
         world,
+        before: Vec::new(),
         packet: packet.bytes(),
         reason,
         rewritten: Some(rewritten.bytes()),

@@ -7,7 +7,7 @@ use lb_common::{
 use lb_testkit::packet::{Build, addr};
 
 use super::{
-    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, redirected, rejected, rewritten, service,
+    Addresses, FROM_UPLINK, FROM_WORKLOAD, WITH_SCTP, first, redirected, rejected, rewritten, service,
     services::with_port, untouched,
 };
 use crate::packets::{
@@ -31,7 +31,7 @@ const FREE: u16 = 5_000;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (a, name, proto) in MATRIX {
+    for (a, name, proto) in WITH_SCTP {
         let label = |rule: &str| format!("{name}_over_{}_{rule}", a.name);
         cases.extend(internal(a, proto, &label));
         cases.extend(external(a, proto, &label));

@@ -9,7 +9,9 @@ use lb_common::{
 };
 use lb_testkit::packet::{self, addr};
 
-use super::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, first, later, rejected, rewritten, service, untouched};
+use super::{
+    FROM_UPLINK, FROM_WORKLOAD, V4, WITH_SCTP, first, later, rejected, rewritten, service, untouched,
+};
 use crate::packets::{
     case::Case,
     world::{Defect, World},
@@ -17,7 +19,7 @@ use crate::packets::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (a, name, proto) in MATRIX {
+    for (a, name, proto) in WITH_SCTP {
         let label = |rule: &str| format!("{name}_over_{}_{rule}", a.name);
         let cluster_ip = |local| {
             service(

@@ -72,7 +72,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A NodePort service with one endpoint on another node; the node's address is its uplink's.
-fn node_port(a: Addresses, proto: u8) -> World {
+pub(super) fn node_port(a: Addresses, proto: u8) -> World {
     let mut world = service(proto, FrontendKind::NodePort, a.node_port, a.remote, false);
     world.sources = vec![(UPLINK, ip(a.node_port))];
     world
