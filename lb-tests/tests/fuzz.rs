@@ -86,6 +86,7 @@ fn runnable(bytes: &[u8]) -> Option<Case> {
         name: "input".into(),
         hook: arrival.hook,
         world: input.world,
+        before: Vec::new(),
         packet: arrival.frame.bytes,
         reason: Reason::NotIp,
         rewritten: None,
