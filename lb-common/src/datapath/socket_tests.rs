@@ -149,7 +149,7 @@ fn what_is_no_service_stays_as_it_is() {
 
 #[test]
 fn unknown_ports_of_cluster_ips_are_refused_but_a_udp_socket_may_be_connected_to_them() {
-    const UDP: u8 = crate::abi::proto::UDP;
+    const UDP: u8 = proto::UDP;
     const SERVICES: u32 = ip4([10, 96, 0, 0]);
     const NOBODYS: u32 = ip4([10, 96, 0, 77]);
     let mut tables = world(&[BACKEND]);

@@ -404,11 +404,7 @@ fn quotes(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> 
             header + 20,
         ));
     } else {
-        cases.push(case(
-            "may_quote_udp_without_checksum",
-            |quoted| quoted.no_checksum(),
-            WHOLE,
-        ));
+        cases.push(case("may_quote_udp_without_checksum", Build::no_checksum, WHOLE));
     }
     // Less than the ports.
     let quoted = travelled(proto, a.pod, a.remote);
@@ -425,7 +421,10 @@ fn quotes(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> 
     cases
 }
 
-fn case_at(cases: &mut Vec<Case>, case: &dyn Fn(&str, fn(Build) -> Build, usize) -> Case, len: usize) {
+/// Makes a case of its rule, what is done to the quoted packet, and how many bytes of it are quoted.
+type MakeCase<'a> = &'a dyn Fn(&str, fn(Build) -> Build, usize) -> Case;
+
+fn case_at(cases: &mut Vec<Case>, case: MakeCase<'_>, len: usize) {
     cases.push(case(
         &format!("may_quote_{len}_bytes_without_the_checksum"),
         |quoted| quoted,
