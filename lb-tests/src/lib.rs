@@ -1,6 +1,7 @@
 //! Tests of Fairlead against real kernels: packet tables, and agents in a lab of network namespaces.
 
 pub mod agent;
+pub mod budget;
 pub mod fuzz;
 pub mod manifests;
 pub mod matrix;

@@ -34,6 +34,7 @@ fn dispatch(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         "test" => steps::test(&rest(arguments)),
         "demo" => steps::demo(&rest(arguments)),
         "bench" => steps::bench(),
+        "budget" => steps::budget(arguments.get_flag("write")),
         "fuzz" => fuzz::fuzz(
             arguments.get_one::<String>("target").map(String::as_str),
             arguments.get_one("runs").copied().unwrap_or(1_000_000),
@@ -110,6 +111,12 @@ fn cli() -> Command {
                 "Measure what the kernel programs cost a packet, by BPF_PROG_TEST_RUN (as root)",
                 "bench",
             ),
+            step(
+                "budget",
+                "Show what the kernel programs cost the verifier, beside what is recorded (as root)",
+                "budget --write",
+            )
+            .arg(flag("write", "Record what was measured in lb-tests/budget.json")),
             step(
                 "fuzz",
                 "Look for packets and manifests that break a rule, with libFuzzer",

@@ -20,6 +20,7 @@ const BINARY_VARIABLE: &str = "FAIRLEAD_BIN";
 const AGENT: &str = "fairlead";
 const DEMO: &str = "fairlead-demo";
 const BENCH: &str = "fairlead-bench";
+const BUDGET: &str = "fairlead-budget";
 
 /// What cargo does to all packages but the kernel programs, which only their own compiler understands.
 const HOST_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "lb-ebpf"];
@@ -67,6 +68,18 @@ pub(crate) fn bench() -> Result<()> {
     setup(Wanted::BENCH)?;
     build_programs(&HOST_PACKAGES, &[BENCH])?;
     run(Command::new(program("debug", BENCH)?).current_dir(workspace()))
+}
+
+/// Shows what the kernel programs cost the verifier, and records it if `write`.
+pub(crate) fn budget(write: bool) -> Result<()> {
+    ensure_root("budget", "")?;
+    setup(Wanted::TEST)?;
+    build_programs(&HOST_PACKAGES, &[BUDGET])?;
+    let mut budget = Command::new(program("debug", BUDGET)?);
+    if write {
+        budget.arg("--write");
+    }
+    run(budget.current_dir(workspace()))
 }
 
 /// Formats the sources, or only checks them.

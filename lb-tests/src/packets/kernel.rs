@@ -352,12 +352,12 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// A bpffs that exists while the object is loaded: maps that are declared as pinned must be pinned somewhere.
-struct PrivateBpffs {
+pub(crate) struct PrivateBpffs {
     folder: tempfile::TempDir,
 }
 
 impl PrivateBpffs {
-    fn mount() -> Result<Self> {
+    pub(crate) fn mount() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         rustix::mount::mount(
             "bpf",
@@ -370,7 +370,7 @@ impl PrivateBpffs {
         Ok(Self { folder })
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 }
