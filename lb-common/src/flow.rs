@@ -266,9 +266,9 @@ pub fn is_over<A>(
     now: u64,
     timeout: impl Fn(State) -> u64,
 ) -> bool {
-    let (state, last) = state_and_last(protocol, one, other);
+    let (state, _) = state_and_last(protocol, one, other);
     matches!(state, State::Closing | State::Closed | State::SctpClosing)
-        || now.saturating_sub(last) > timeout(state)
+        || is_dead(protocol, one, other, now, timeout)
 }
 
 /// Whether another flow may take the tuple that a flow has on the wire: both sides closed it, or it is dead. A
@@ -281,8 +281,8 @@ pub fn may_be_taken<A>(
     now: u64,
     timeout: impl Fn(State) -> u64,
 ) -> bool {
-    let (state, last) = state_and_last(protocol, one, other);
-    matches!(state, State::Closed) || now.saturating_sub(last) > timeout(state)
+    let (state, _) = state_and_last(protocol, one, other);
+    matches!(state, State::Closed) || is_dead(protocol, one, other, now, timeout)
 }
 
 #[cfg(test)]

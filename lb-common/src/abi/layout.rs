@@ -67,9 +67,9 @@ mod pod {
     macro_rules! pod {
         ($($type:ty),+ $(,)?) => {
             $(
+                #[expect(unsafe_code, reason = "aya asks for this promise by an unsafe trait")]
                 // SAFETY: repr(C) or repr(transparent) of integers, without padding (asserted above), so any bytes
                 // are a value and all bytes of a value are initialised.
-                #[expect(unsafe_code, reason = "aya asks for this promise by an unsafe trait")]
                 unsafe impl aya::Pod for $type {}
             )+
         };

@@ -2,7 +2,10 @@
 
 use super::{Env, Family, Role, Tables, Work, address, family};
 use crate::{
-    abi::{Address, Affinity, AffinityKey, Backend, FrontendKey, FrontendKind, Policies, Scope},
+    abi::{
+        Address, Affinity, AffinityKey, Backend, FlowKey, Frontend, FrontendKey, FrontendKind, Policies,
+        Scope,
+    },
     maglev,
     verdict::Reason,
 };
@@ -16,19 +19,10 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     role: Role,
 ) -> Result<(), Reason> {
     let key = &work.headers.key;
-    let tuple = &key.tuple;
-    let frontend = match tables.frontend(&FrontendKey::new(tuple.dst, tuple.dst_port(), key.proto())) {
-        Some(frontend) if family::takes_packets(frontend.kind) => frontend,
-        _ => return Err(address::without_frontend::<F, _>(tables, work, role)),
+    let Some(frontend) = frontend::<F, _>(tables, key) else {
+        return Err(address::without_frontend::<F, _>(tables, work, role));
     };
-    let choice = Choice {
-        service: frontend.service,
-        kind: frontend.kind,
-        from_outside: matches!(role, Role::Uplink),
-        hash: maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto()),
-        client: tuple.src,
-        now: env.now(),
-    };
+    let choice = Choice::of_packet(frontend, key, role, env.now());
     match choose::<F, _>(tables, &choice, &mut work.backend) {
         Ok(index) => {
             work.index = index;
@@ -43,13 +37,29 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
 /// Whether the packet was sent to a service.
 #[inline(always)]
 pub(super) fn is_to_service<F: Family, T: Tables<F>>(tables: &T, work: &Work<F::Addr>) -> bool {
-    let key = &work.headers.key;
-    let frontend = tables.frontend(&FrontendKey::new(
-        key.tuple.dst,
-        key.tuple.dst_port(),
-        key.proto(),
-    ));
-    frontend.is_some_and(|frontend| family::takes_packets(frontend.kind))
+    frontend::<F, _>(tables, &work.headers.key).is_some()
+}
+
+/// The frontend that packets with that key are sent to, if there is one for packets.
+#[inline(always)]
+pub(super) fn frontend<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F::Addr>) -> Option<Frontend> {
+    tables
+        .frontend(&FrontendKey::new(
+            key.tuple.dst,
+            key.tuple.dst_port(),
+            key.proto(),
+        ))
+        .filter(|frontend| family::takes_packets(frontend.kind))
+}
+
+/// Whether the answers of an endpoint to a client come back through this node, if it sees the client's address.
+#[inline(always)]
+pub(super) fn comes_back<A: Address>(backend: &Backend<A>, client: A, role: Role) -> bool {
+    match role {
+        // Pods' packets come and go through the node's end of their interface; but a pod answers itself at once.
+        Role::Workload => backend.addr != client,
+        Role::Uplink => backend.is_local(),
+    }
 }
 
 /// Why a service has no endpoint for a flow.
@@ -77,6 +87,20 @@ pub(super) struct Choice<A> {
 }
 
 impl<A: Address> Choice<A> {
+    /// What the endpoint of a packet to that frontend is chosen by, at the time `now` (ns).
+    #[inline(always)]
+    pub(super) fn of_packet(frontend: Frontend, key: &FlowKey<A>, role: Role, now: u64) -> Self {
+        let tuple = &key.tuple;
+        Self {
+            service: frontend.service,
+            kind: frontend.kind,
+            from_outside: matches!(role, Role::Uplink),
+            hash: maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto()),
+            client: tuple.src,
+            now,
+        }
+    }
+
     /// The endpoints that count: those of the policy for internal traffic for a cluster IP, that for external traffic
     /// for any other address. Clients of this node get the whole cluster at external addresses, whatever the policy
     /// (KEP-2086 and `pkg/proxy/service.go` of Kubernetes).

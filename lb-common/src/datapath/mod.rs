@@ -156,12 +156,7 @@ where
     if work.headers.part == Part::First && matches!(reason.action(), Action::Forward) {
         fragments::remember::<F, _, _>(tables, env, work, hook);
     }
-    let way = if redirect && matches!(reason.action(), Action::Forward) {
-        Way::Route
-    } else {
-        Way::Stack
-    };
-    Verdict { reason, way }
+    Verdict::rewritten(reason, redirect)
 }
 
 /// The packet is not translated: it goes on or is dropped, and for some reasons its sender is told.
@@ -248,12 +243,7 @@ where
     E: Env<F>,
 {
     let client = work.headers.key.tuple.src;
-    let comes_back = match role {
-        // Pods' packets come and go through the node's end of their interface; but a pod answers itself at once.
-        Role::Workload => work.backend.addr != client,
-        Role::Uplink => work.backend.is_local(),
-    };
-    if comes_back {
+    if choose::comes_back(&work.backend, client, role) {
         return Ok(client);
     }
     find_route::<F, _>(env, client, work.backend.addr, ANY_LEN, work)?;

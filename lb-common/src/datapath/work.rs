@@ -89,6 +89,17 @@ pub enum Way {
 }
 
 impl Verdict {
+    /// The packet was rewritten, or the kernel refused that; the node sends it out itself if `redirect`.
+    #[inline(always)]
+    pub(super) const fn rewritten(reason: crate::verdict::Reason, redirect: bool) -> Self {
+        let way = if redirect && matches!(reason.action(), crate::verdict::Action::Forward) {
+            Way::Route
+        } else {
+            Way::Stack
+        };
+        Self { reason, way }
+    }
+
     /// The packet goes where the stack takes it, or nowhere.
     pub const fn plain(reason: crate::verdict::Reason) -> Self {
         Self {

@@ -20,18 +20,16 @@ mod echo;
 mod messages;
 
 pub(super) use self::messages::Messages;
-use super::{
-    Env, Family, Hook, Packet, RewriteError, Role, Step, Tables, Verdict, Way, Work, choose, family,
-};
+use super::{Env, Family, Hook, Packet, RewriteError, Role, Step, Tables, Verdict, Work, choose};
 use crate::{
-    abi::{Address, Affinity, AffinityKey, FlowKind, FrontendKey, Tuple, proto},
+    abi::{Address, Affinity, AffinityKey, FlowKind, Tuple, proto},
     maglev,
     packet::{
         Delta, Tcp, Udp,
         icmp::{self, Message},
         transport,
     },
-    verdict::{Action, Reason},
+    verdict::Reason,
 };
 
 /// Decides on a packet that is neither TCP nor UDP.
@@ -70,12 +68,7 @@ where
         return Verdict::plain(reason);
     }
     let reason = rewrite::<F, _>(packet, work);
-    let way = if redirect && matches!(reason.action(), Action::Forward) {
-        Way::Route
-    } else {
-        Way::Stack
-    };
-    Verdict { reason, way }
+    Verdict::rewritten(reason, redirect)
 }
 
 /// Reads the headers of a message and, of an error, those that it quotes.
@@ -139,18 +132,10 @@ where
     const UNKNOWN: Step = Step::Keep(Reason::NotService);
     let key = &work.quoted.key;
     let tuple = &key.tuple;
-    let frontend = match tables.frontend(&FrontendKey::new(tuple.dst, tuple.dst_port(), key.proto())) {
-        Some(frontend) if family::takes_packets(frontend.kind) => frontend,
-        _ => return UNKNOWN,
+    let Some(frontend) = choose::frontend::<F, _>(tables, key) else {
+        return UNKNOWN;
     };
-    let mut choice = choose::Choice {
-        service: frontend.service,
-        kind: frontend.kind,
-        from_outside: matches!(role, Role::Uplink),
-        hash: maglev::flow_hash(tuple.src, tuple.src_port(), tuple.dst_port(), key.proto()),
-        client: tuple.src,
-        now: env.now(),
-    };
+    let mut choice = choose::Choice::of_packet(frontend, key, role, env.now());
     let Some(service) = tables.service(frontend.service) else {
         return UNKNOWN;
     };
@@ -180,11 +165,7 @@ where
 #[inline(always)]
 fn chosen<A: Address>(work: &mut Work<A>, role: Role) -> Step {
     let client = work.quoted.key.tuple.src;
-    let comes_back = match role {
-        Role::Workload => work.backend.addr != client,
-        Role::Uplink => work.backend.is_local(),
-    };
-    if !comes_back {
+    if !choose::comes_back(&work.backend, client, role) {
         return Step::Keep(Reason::NotService);
     }
     let flow = &mut work.flow;
