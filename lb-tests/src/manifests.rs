@@ -64,6 +64,19 @@ impl Manifest {
         self
     }
 
+    /// A port for SCTP.
+    #[must_use]
+    pub fn sctp(mut self, port: u16, target: u16, node_port: Option<u16>) -> Self {
+        self.ports.push(Port {
+            name: format!("p{port}-sctp"),
+            protocol: "SCTP",
+            port,
+            target,
+            node_port,
+        });
+        self
+    }
+
     /// A ready endpoint on a pod; `node` is the name of the pod's node.
     #[must_use]
     pub fn endpoint(mut self, pod: &Host, node: &str) -> Self {
