@@ -7,4 +7,5 @@ pub mod manifests;
 pub mod matrix;
 pub mod namespace;
 pub mod packets;
+pub mod simulation;
 pub mod stage;
