@@ -8,7 +8,7 @@ use lb_tests::matrix::{
     Place,
     flows::{Of, all_with, hold, new_ones_with, two_pods},
     play::Theatre,
-    services::State::{Ready, Unready},
+    services::State::{Ready, Terminating, Unready},
 };
 
 /// Number of the service.
@@ -70,6 +70,27 @@ fn connections_stay_and_datagrams_follow_the_endpoints_with_bridged_pods() {
 #[test]
 fn connections_stay_and_datagrams_follow_the_endpoints_with_pods_on_an_overlay() {
     changes(Wiring::Overlay).unwrap();
+}
+
+/// A terminating endpoint that still serves keeps its connections, and gets no new ones.
+#[test]
+fn a_terminating_endpoint_keeps_its_connections_and_gets_no_new_ones() {
+    terminating().unwrap();
+}
+
+fn terminating() -> Result<()> {
+    let mut theatre = Theatre::new(Wiring::Routed)?;
+    let both = two_pods("flows", NUMBER, Some(Ready), Some(Ready));
+    theatre.set(std::slice::from_ref(&both))?;
+    let mut held = hold(&theatre, &both, Place::Pod2)?;
+    let now = two_pods("flows", NUMBER, Some(Ready), Some(Terminating));
+    theatre.set(std::slice::from_ref(&now))?;
+    let (stays, leaves) = (
+        theatre.lab.pod(1, 2).name.clone(),
+        theatre.lab.pod(2, 1).name.clone(),
+    );
+    all_with(&mut held, Of::Tcp, &leaves)?;
+    new_ones_with(&theatre, &now, Some(&stays))
 }
 
 /// The first datagrams go nowhere; once the service is there they are answered, and so is the same socket.
