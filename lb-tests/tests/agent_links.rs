@@ -4,7 +4,11 @@ use std::{fs, os::fd::AsFd as _, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{Ebpf, programs::SchedClassifier};
-use lb_common::datapath::{Ports, Role};
+use lb_common::{
+    datapath::{Ports, Role},
+    flow::Timeouts,
+    limits,
+};
 use lb_testkit::output;
 use lb_tests::namespace::Namespace;
 use lb_userspace::{
@@ -32,6 +36,14 @@ const KNOBS: Knobs = Knobs {
     snat_ports: Ports {
         first: 1_024,
         count: 28_976,
+    },
+    timeouts: Timeouts {
+        syn: limits::TCP_SYN_TIMEOUT_NS,
+        established: limits::TCP_ESTABLISHED_TIMEOUT_NS,
+        closing: limits::TCP_CLOSING_TIMEOUT_NS,
+        closed: limits::TCP_CLOSED_TIMEOUT_NS,
+        udp: limits::UDP_TIMEOUT_NS,
+        udp_stream: limits::UDP_STREAM_TIMEOUT_NS,
     },
     service_cidrs: ServiceCidrs::NONE,
     socket_lb: SocketLb::Host,

@@ -23,6 +23,7 @@ pub mod cli;
 pub mod desired;
 pub mod devices;
 pub mod diff;
+pub mod flows;
 pub mod index;
 pub mod load;
 pub mod logging;

@@ -14,6 +14,7 @@ use lb_common::{
         FrontendKey, Prefix, Service, SocketKey, SocketPeer, map,
     },
     datapath::{Hook, Ports, Role},
+    flow::Timeouts,
     limits,
     verdict::Reason,
 };
@@ -273,6 +274,8 @@ pub struct Knobs {
     pub log_level: u8,
     /// Source ports for flows that cannot keep their own.
     pub snat_ports: Ports,
+    /// How long flows are remembered.
+    pub timeouts: Timeouts,
     /// Networks that are for services alone.
     pub service_cidrs: ServiceCidrs,
     /// Whose sockets are served; the cgroup programs are not loaded for nobody.
@@ -383,6 +386,12 @@ fn load_over(
         .override_global("SOCKETS_OF_PODS", &sockets_of_pods, true)
         .override_global("SNAT_FIRST", &knobs.snat_ports.first, true)
         .override_global("SNAT_COUNT", &knobs.snat_ports.count, true)
+        .override_global("TIMEOUT_SYN", &knobs.timeouts.syn, true)
+        .override_global("TIMEOUT_ESTABLISHED", &knobs.timeouts.established, true)
+        .override_global("TIMEOUT_CLOSING", &knobs.timeouts.closing, true)
+        .override_global("TIMEOUT_CLOSED", &knobs.timeouts.closed, true)
+        .override_global("TIMEOUT_UDP", &knobs.timeouts.udp, true)
+        .override_global("TIMEOUT_UDP_STREAM", &knobs.timeouts.udp_stream, true)
         .override_global("AYA_LOG_LEVEL", &knobs.log_level, true);
     knobs.service_cidrs.tell(&mut loader);
     for layout in layouts {

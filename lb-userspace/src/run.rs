@@ -33,6 +33,7 @@ use crate::{
     desired::{Desired, Options},
     devices::DeviceError,
     diff::{Ledger, Limits, sync},
+    flows::{Collector, FlowsError, monotonic_ns},
     index::Index,
     load::{self, Knobs, LoadError, ServiceCidrs, Sizes},
     object::{self, NoObject},
@@ -63,6 +64,9 @@ pub enum RunError {
     /// The maps.
     #[error(transparent)]
     Maps(#[from] ApplyError),
+    /// The collector of flows.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
     /// Devices cannot be found.
     #[error(transparent)]
     Devices(#[from] DeviceError),
@@ -144,6 +148,7 @@ async fn start(
         snat_ports: config.snat_ports,
         service_cidrs: ServiceCidrs::new(&config.service_cidrs),
         socket_lb: config.socket_lb,
+        timeouts: config.timeouts,
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
     let mut maps = KernelMaps::new(&mut bpf)?;
@@ -172,6 +177,7 @@ async fn start(
         retry: None,
     };
     agent.maps.set_sources(&node.sources())?;
+    Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?.start(&pins.maps(), config.snat_ports)?;
     Ok((agent, node))
 }
 

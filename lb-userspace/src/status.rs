@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::{
     apply::{ApplyError, read_counters},
     attach::{list_cgroup_hooks, list_devices, list_filtered_devices},
+    flows::{FlowsError, Found, count},
     pins,
     sys::{LinkInfo, MappedArray},
 };
@@ -57,6 +58,9 @@ pub enum StatusError {
     /// The counters cannot be read.
     #[error(transparent)]
     Counters(#[from] ApplyError),
+    /// The flows cannot be counted.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
     /// The text cannot be written.
     #[error("write the status: {0}")]
     Write(#[from] io::Error),
@@ -101,9 +105,34 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.hash::<AffinityKey<V6>, Affinity>(map::AFFINITY6, out)?;
     maps.hash::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, out)?;
     maps.hash::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, out)?;
+    write_flows(&count(maps.0)?, out)?;
     writeln!(out, "packets and calls")?;
     for (reason, count) in read_counters(&maps.counters()?)? {
         writeln!(out, "  {:<24} {count:>12}  {}", reason.name(), reason.help())?;
+    }
+    Ok(())
+}
+
+/// Flows by state, and source ports.
+fn write_flows(found: &[Found; 2], out: &mut impl io::Write) -> Result<(), StatusError> {
+    writeln!(out, "flows")?;
+    for found in found {
+        writeln!(out, "  {:<24} {:>11}%  full", found.name, found.percent())?;
+        for (state, flows) in &found.states {
+            writeln!(out, "    {:<22} {flows:>12}", state.name())?;
+        }
+        if let Some(fullest) = &found.fullest {
+            writeln!(
+                out,
+                "    {:<22} {:>12}  have a source port of the node's range",
+                "translated_port", found.with_ports
+            )?;
+            writeln!(
+                out,
+                "    {:<22} {:>12}  of them to {fullest}",
+                "most", fullest.flows
+            )?;
+        }
     }
     Ok(())
 }

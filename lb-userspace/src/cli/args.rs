@@ -111,6 +111,44 @@ pub struct RunArgs {
     /// Attach to devices by clsact filters, as on kernels before 6.6, even where the kernel has tcx links.
     #[arg(long)]
     pub no_tcx: bool,
+    /// How long a TCP connection without packets is remembered.
+    #[arg(
+        long,
+        alias = "conntrack-tcp-timeout-established",
+        default_value = "24h",
+        value_name = "TIME"
+    )]
+    pub tcp_established_timeout: String,
+    /// How long a TCP connection that was asked for and not answered is remembered.
+    #[arg(long, default_value = "2m", value_name = "TIME")]
+    pub tcp_syn_timeout: String,
+    /// How long a TCP connection without packets is remembered that one side has closed.
+    #[arg(
+        long,
+        alias = "conntrack-tcp-timeout-close-wait",
+        default_value = "1h",
+        value_name = "TIME"
+    )]
+    pub tcp_close_wait_timeout: String,
+    /// How long a TCP connection is remembered that both sides have closed, or one has reset.
+    #[arg(long, default_value = "2m", value_name = "TIME")]
+    pub tcp_fin_timeout: String,
+    /// How long a UDP flow that nobody answers is remembered.
+    #[arg(
+        long,
+        alias = "conntrack-udp-timeout",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub udp_timeout: String,
+    /// How long a UDP flow with datagrams both ways is remembered.
+    #[arg(
+        long,
+        alias = "conntrack-udp-timeout-stream",
+        default_value = "2m",
+        value_name = "TIME"
+    )]
+    pub udp_stream_timeout: String,
     /// Largest number of flows of each IP version that are remembered; beyond it the oldest are forgotten.
     #[arg(long, default_value_t = limits::FLOWS, value_name = "N")]
     pub max_flows: u32,

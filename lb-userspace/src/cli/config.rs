@@ -3,10 +3,13 @@
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use lb_common::{datapath::Ports, limits};
+use lb_common::{datapath::Ports, flow::Timeouts, limits};
 use thiserror::Error;
 
-use super::args::{BpfLog, RunArgs, SocketLb};
+use super::{
+    args::{BpfLog, RunArgs, SocketLb},
+    timeouts::timeouts,
+};
 use crate::{
     cgroup::{self, CgroupError},
     devices::{Overrides, Pattern},
@@ -58,6 +61,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// Source ports for flows that cannot keep their own.
     pub snat_ports: Ports,
+    /// How long flows are remembered.
+    pub timeouts: Timeouts,
     /// Roles of devices by name.
     pub overrides: Overrides,
     /// How long changes are collected.
@@ -105,6 +110,7 @@ impl Config {
             nodeport_addresses: nodeport_addresses(&args.nodeport_addresses)?,
             service_cidrs: service_cidrs(&args.service_cidr)?,
             snat_ports: snat_ports(args)?,
+            timeouts: timeouts(args)?,
             overrides: Overrides {
                 uplink: patterns("uplink", &args.uplink)?,
                 workload: patterns("workload", &args.workload)?,
@@ -129,7 +135,11 @@ impl Config {
     }
 }
 
-fn value(flag: &'static str, value: impl std::fmt::Display, problem: impl Into<String>) -> ConfigError {
+pub(super) fn value(
+    flag: &'static str,
+    value: impl std::fmt::Display,
+    problem: impl Into<String>,
+) -> ConfigError {
     ConfigError::Value {
         flag,
         value: value.to_string(),
@@ -367,6 +377,8 @@ mod tests {
                 &["--node-port-range", "0-9"],
                 ["--node-port-range 0-9", "range of ports"],
             ),
+            (&["--udp-timeout", "1s"], ["--udp-timeout 1s", "2s to"]),
+            (&["--tcp-syn-timeout", "long"], ["--tcp-syn-timeout long", "24h"]),
             (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
             (&["--uplink", ""], ["--uplink", "not empty"]),
             (&["--bpf-log", "loud"], ["loud", "debug"]),

@@ -71,7 +71,7 @@ pub struct LinkInfo {
     pub cgroup_id: u64,
 }
 
-fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<c_long> {
+pub(super) fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<c_long> {
     // SAFETY: `attr` is a whole structure that begins like `union bpf_attr` for that command, and its length is told.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 {

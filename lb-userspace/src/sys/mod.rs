@@ -5,12 +5,14 @@
     reason = "raw system calls and memory shared with the kernel; each block says why it is sound"
 )]
 
+mod batch;
 mod bpf;
 mod mapped;
 
 use std::{ffi::c_int, io, os::fd::AsRawFd as _};
 
 pub use self::{
+    batch::{Place, lookup_batch},
     bpf::{
         AttachType, LinkInfo, Target, link_create, link_detach, link_info, link_update, open_pinned, pin,
         tcx_links,
