@@ -88,3 +88,6 @@ pub const FRAGMENT_TIMEOUT_NS: u64 = 30 * 1_000_000_000;
 
 /// Default number of fragmented datagrams per family that are remembered at once. The oldest goes when one more comes.
 pub const FRAGMENTS: u32 = 16_384;
+
+/// Uplinks that are known to the XDP programs.
+pub const UPLINKS: u32 = 1_024;

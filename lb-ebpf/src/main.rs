@@ -6,6 +6,7 @@
 //! - [`tables`]: the algorithm's tables on those maps;
 //! - [`routes`]: its clock and its routing table;
 //! - [`skb`]: the algorithm's packets on socket buffers, for tc;
+//! - [`xdp`]: the same on frames that have no socket buffer yet, for XDP;
 //! - [`sockets`]: the calls of processes, for the cgroup hooks;
 //! - below: the entry points.
 
@@ -31,12 +32,17 @@ mod routes;
 mod skb;
 mod sockets;
 mod tables;
+mod words;
+mod xdp;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::TC_ACT_SHOT,
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    bindings::{
+        TC_ACT_SHOT,
+        xdp_action::{XDP_DROP, XDP_PASS},
+    },
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
 use lb_common::{
@@ -44,7 +50,7 @@ use lb_common::{
     verdict::{Action, Reason},
 };
 
-use crate::{routes::Surroundings, skb::Skb, sockets::Call, tables::Kernel};
+use crate::{routes::Surroundings, skb::Skb, sockets::Call, tables::Kernel, xdp::Frame};
 
 // The names of the programs begin with `fl_`: `bpftool prog` and `tc filter` show whose they are (within the 15 bytes
 // that the kernel keeps of a name), and filters are recognised by it.
@@ -94,7 +100,7 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
             match verdict.way {
                 Way::Route if skb.is_ipv6() => routes::send6(&works.v6.route),
                 Way::Route => routes::send4(&works.v4.route),
-                Way::Stack | Way::Back => NEXT,
+                Way::Stack | Way::Back | Way::Up => NEXT,
             }
         }
         Action::Reject if matches!(verdict.way, Way::Back) => routes::send_back(ifindex(ctx)),
@@ -108,6 +114,41 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
             );
             TC_ACT_SHOT
         }
+    }
+}
+
+/// From the network, before the stack, in native mode: frames may come in pieces (jumbo frames).
+#[xdp(frags)]
+pub fn fl_early(ctx: XdpContext) -> u32 {
+    early::<true>(&ctx)
+}
+
+/// The same for generic mode, where the kernel puts the pieces together for a program that knows of none. (Generic XDP
+/// with a program for frames in pieces loses the length of the Ethernet header of what goes up, seen on Linux 6.18:
+/// tc then no longer knows IP packets as such.)
+#[xdp]
+pub fn fl_early_generic(ctx: XdpContext) -> u32 {
+    early::<false>(&ctx)
+}
+
+#[inline(always)]
+fn early<const PIECES: bool>(ctx: &XdpContext) -> u32 {
+    let Some(works) = maps::early_works() else {
+        return XDP_PASS;
+    };
+    let mut frame = Frame::<PIECES>::new(ctx);
+    let surroundings = Surroundings::of_frame(ctx, frame.is_linear());
+    let verdict = datapath::process(&mut frame, &Kernel, &surroundings, Hook::Early, works);
+    if matches!(verdict.way, Way::Up) {
+        return XDP_PASS;
+    }
+    let reason = verdict.reason;
+    maps::count(reason);
+    match verdict.way {
+        Way::Route if frame.is_ipv6() => frame.send(works.v6.route.ifindex, &works.v6.route.ethernet),
+        Way::Route => frame.send(works.v4.route.ifindex, &works.v4.route.ethernet),
+        Way::Back => frame.send_back(),
+        Way::Stack | Way::Up => XDP_DROP,
     }
 }
 

@@ -1,5 +1,5 @@
-//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer, [`WORKS`] and
-//! [`ANSWERS`] are pinned by name.
+//! The maps. Sizes here are defaults; the agent sets them before loading. All but the log buffer, [`WORKS`],
+//! [`EARLY_WORKS`] and [`ANSWERS`] are pinned by name.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        NamespaceKind, Service, SocketKey, SocketPeer,
+        NamespaceKind, Service, SocketKey, SocketPeer, Uplink,
     },
     datapath::Works,
     limits,
@@ -118,6 +118,31 @@ pub(crate) fn works() -> Option<&'static mut Works> {
     // SAFETY: the memory is this CPU's, is never freed while a program that uses the map is loaded, and only one tc
     // program runs on a CPU at a time: they run with bottom halves disabled, and none of them calls this twice.
     Some(unsafe { &mut *works })
+}
+
+/// Where the XDP programs work on a packet. Another map than the tc programs': a tc program must not find in the midst of
+/// its work that a frame has arrived.
+#[map]
+static EARLY_WORKS: PerCpuArray<Works> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room to work on a packet; there always is.
+#[inline(always)]
+pub(crate) fn early_works() -> Option<&'static mut Works> {
+    let works = EARLY_WORKS.get_ptr_mut(0)?;
+    // SAFETY: as in `works`, for the XDP programs: they run in NAPI context, where none interrupts another.
+    Some(unsafe { &mut *works })
+}
+
+/// The node's uplinks by device.
+#[map]
+static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(limits::UPLINKS, 0);
+
+/// What is known of an uplink.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<Uplink> {
+    let uplink = UPLINKS.get_ptr(&ifindex)?;
+    // SAFETY: the element stays readable until the program ends (RCU).
+    Some(unsafe { *uplink })
 }
 
 /// The present second's beginning (ns), and how many senders were told in it that nobody serves.

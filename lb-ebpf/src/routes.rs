@@ -1,15 +1,18 @@
 //! The clock and the routing table, and how a packet is sent out by it.
+//!
+//! tc and XDP ask the same table by the same helper, but not for the same: tc lets the kernel find the neighbour when the
+//! packet is sent, XDP needs its hardware address at once.
 
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-        bpf_fib_lookup as FibLookup, bpf_redir_neigh as RedirectNeighbour,
+        bpf_fib_lookup as FibLookup, bpf_redir_neigh as RedirectNeighbour, xdp_md,
     },
     helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_redirect, bpf_redirect_neigh},
-    programs::TcContext,
+    programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::proto,
+    abi::{XdpMode, proto},
     datapath::{Env, Ports, Route, RouteError, V4, V6},
     flow::State,
 };
@@ -21,30 +24,55 @@ const AF_INET: u8 = 2;
 /// `AF_INET6`.
 const AF_INET6: u8 = 10;
 
-/// What surrounds the packet that a tc program was called for.
-pub(crate) struct Surroundings {
-    skb: *mut __sk_buff,
+/// Asks the routing table for the packet at hand.
+pub(crate) trait Ask {
+    /// Fills in the answer to `query` for a packet of `len` bytes; an error if it cannot be sent there from here. If the way
+    /// exists, `query` tells afterwards how large a packet it takes.
+    fn ask(&self, query: &mut FibLookup, len: u16) -> Result<(), RouteError>;
+
+    /// Tells the Ethernet addresses of an answer.
+    fn ethernet(answer: &FibLookup, into: &mut [u32; 3]);
 }
 
-impl Surroundings {
+/// What surrounds the packet that a program was called for.
+pub(crate) struct Surroundings<A>(A);
+
+/// Asks for a socket buffer of tc.
+pub(crate) struct AskForSkb(*mut __sk_buff);
+
+/// Asks for a frame of XDP.
+pub(crate) struct AskForFrame {
+    ctx: *mut xdp_md,
+    linear: bool,
+}
+
+impl Surroundings<AskForSkb> {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
-        Self { skb: ctx.skb.skb }
+        Self(AskForSkb(ctx.skb.skb))
     }
+}
 
-    /// Asks the routing table, as for a packet that came in by the same device. If the way exists, `query` tells
-    /// afterwards how large a packet it takes.
+impl Surroundings<AskForFrame> {
+    /// `linear` says whether the frame lies in one piece.
     #[inline(always)]
-    fn look_up(&self, query: &mut FibLookup, len: u16) -> Result<(), RouteError> {
+    pub(crate) fn of_frame(ctx: &XdpContext, linear: bool) -> Self {
+        Self(AskForFrame { ctx: ctx.ctx, linear })
+    }
+}
+
+impl Ask for AskForSkb {
+    #[inline(always)]
+    fn ask(&self, query: &mut FibLookup, len: u16) -> Result<(), RouteError> {
         let family = query.family;
         query.__bindgen_anon_1.tot_len = len;
         // SAFETY: the kernel hands a valid context to the program.
-        query.ifindex = unsafe { (*self.skb).ifindex };
+        query.ifindex = unsafe { (*self.0).ifindex };
         query.l4_protocol = proto::TCP;
         let size = size_of::<FibLookup>() as i32;
         // SAFETY: the helper reads and writes a structure of that size. With a length in it, it looks at the MTU of the
         // route and of the path as far as it is known, not at the device's alone, and tells it (Linux 5.12).
-        let answer = unsafe { bpf_fib_lookup(self.skb.cast(), query, size, 0) };
+        let answer = unsafe { bpf_fib_lookup(self.0.cast(), query, size, 0) };
         match u32::try_from(answer) {
             // Without a neighbour yet: sending the packet will ask for it.
             // (A gateway of the other family, RFC 5549, is not supported.)
@@ -53,6 +81,49 @@ impl Surroundings {
             _ => Err(RouteError::None),
         }
     }
+
+    #[inline(always)]
+    fn ethernet(_answer: &FibLookup, _into: &mut [u32; 3]) {}
+}
+
+impl Ask for AskForFrame {
+    #[inline(always)]
+    fn ask(&self, query: &mut FibLookup, len: u16) -> Result<(), RouteError> {
+        // SAFETY: the kernel hands a valid context to the program.
+        let came_by = unsafe { (*self.ctx).ingress_ifindex };
+        query.ifindex = came_by;
+        query.l4_protocol = proto::TCP;
+        query.__bindgen_anon_1.tot_len = len;
+        let size = size_of::<FibLookup>() as i32;
+        // SAFETY: the helper reads and writes a structure of that size.
+        let answer = unsafe { bpf_fib_lookup(self.ctx.cast(), query, size, 0) };
+        if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+            return Err(RouteError::None);
+        }
+        if query.ifindex == came_by || takes_frames(came_by, query.ifindex, self.linear) {
+            Ok(())
+        } else {
+            Err(RouteError::None)
+        }
+    }
+
+    #[inline(always)]
+    fn ethernet(answer: &FibLookup, into: &mut [u32; 3]) {
+        let (to, from) = (answer.dmac, answer.smac);
+        into[0] = u32::from_ne_bytes([to[0], to[1], to[2], to[3]]);
+        into[1] = u32::from_ne_bytes([to[4], to[5], from[0], from[1]]);
+        into[2] = u32::from_ne_bytes([from[2], from[3], from[4], from[5]]);
+    }
+}
+
+/// Whether a frame that came by one device can be sent out of another one. Drivers take frames of others only in native
+/// mode, most of them only if they run an XDP program themselves, and not every one in pieces.
+#[inline(always)]
+fn takes_frames(came_by: u32, goes_by: u32, linear: bool) -> bool {
+    let (Some(here), Some(there)) = (maps::uplink(came_by), maps::uplink(goes_by)) else {
+        return false;
+    };
+    here.has(XdpMode::Generic) || (there.has(XdpMode::Native) && linear)
 }
 
 /// A query about nothing.
@@ -71,7 +142,7 @@ fn mtu(query: &FibLookup) -> u32 {
     unsafe { query.__bindgen_anon_1.mtu_result.into() }
 }
 
-impl Env<V4> for Surroundings {
+impl<A: Ask> Env<V4> for Surroundings<A> {
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
@@ -97,20 +168,18 @@ impl Env<V4> for Surroundings {
         let mut query = query(AF_INET);
         query.__bindgen_anon_3.ipv4_src = from;
         query.__bindgen_anon_4.ipv4_dst = to;
-        let found = self.look_up(&mut query, len);
+        let found = self.0.ask(&mut query, len);
         into.mtu = mtu(&query);
         found?;
-        *into = Route {
-            // SAFETY: the helper has written the next hop, an address of the family that was asked for.
-            next_hop: unsafe { query.__bindgen_anon_4.ipv4_dst },
-            ifindex: query.ifindex,
-            mtu: into.mtu,
-        };
+        // SAFETY: the helper has written the next hop, an address of the family that was asked for.
+        into.next_hop = unsafe { query.__bindgen_anon_4.ipv4_dst };
+        into.ifindex = query.ifindex;
+        A::ethernet(&query, &mut into.ethernet);
         Ok(())
     }
 }
 
-impl Env<V6> for Surroundings {
+impl<A: Ask> Env<V6> for Surroundings<A> {
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
@@ -142,15 +211,13 @@ impl Env<V6> for Surroundings {
         let mut query = query(AF_INET6);
         query.__bindgen_anon_3.ipv6_src = from;
         query.__bindgen_anon_4.ipv6_dst = to;
-        let found = self.look_up(&mut query, len);
+        let found = self.0.ask(&mut query, len);
         into.mtu = mtu(&query);
         found?;
-        *into = Route {
-            // SAFETY: as for IPv4.
-            next_hop: unsafe { query.__bindgen_anon_4.ipv6_dst },
-            ifindex: query.ifindex,
-            mtu: into.mtu,
-        };
+        // SAFETY: as for IPv4.
+        into.next_hop = unsafe { query.__bindgen_anon_4.ipv6_dst };
+        into.ifindex = query.ifindex;
+        A::ethernet(&query, &mut into.ethernet);
         Ok(())
     }
 }

@@ -13,28 +13,10 @@ use aya_ebpf::{
 };
 use lb_common::datapath::{ChecksumUpdate, Packet, RewriteError};
 
-use crate::globals;
+use crate::{globals, words};
 
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`.
 const PACKET_OTHERHOST: u32 = 3;
-
-/// The words at `addr`.
-///
-/// # Safety
-///
-/// They must lie within a packet.
-#[inline(always)]
-unsafe fn load<const WORDS: usize>(addr: usize) -> [u32; WORDS] {
-    let mut words = [0; WORDS];
-    for (nth, word) in words.iter_mut().enumerate() {
-        // SAFETY: within the packet. A header's words lie two bytes off a word's boundary where the kernel does not
-        // pad the Ethernet header. The architectures that we load on take such accesses, and the verifier refuses the
-        // program elsewhere; telling LLVM that the address may be odd would make it fetch single bytes, and letting
-        // it use odd addresses everywhere would make it use them on the stack, which the verifier refuses.
-        *word = unsafe { (addr as *const u32).add(nth).read() };
-    }
-    words
-}
 
 /// A frame in a socket buffer.
 pub(crate) struct Skb {
@@ -89,7 +71,7 @@ impl Packet for Skb {
         let (data, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
         if data + OFFSET + 4 * WORDS <= end {
             // SAFETY: the words lie within the linear part, as was just checked.
-            return Some(unsafe { load(data + OFFSET) });
+            return Some(unsafe { words::load(data + OFFSET) });
         }
         self.read_at(OFFSET)
     }

@@ -47,6 +47,7 @@ const KNOBS: Knobs = Knobs {
     },
     service_cidrs: ServiceCidrs::NONE,
     socket_lb: SocketLb::Host,
+    xdp: &[],
 };
 
 /// A network namespace, which the calling thread is in, and a folder whose `pins` is a pin folder of its own.
@@ -86,7 +87,7 @@ impl Stage {
         ensure!(features.tcx, "these tests are about tcx links (Linux 6.6)");
         let pins = PinFolder::open(&self.root())?;
         let bpf = load::load(object::bytes()?, &pins, &SIZES, &features, &KNOBS)?;
-        let attacher = Attacher::new(&pins, true);
+        let attacher = Attacher::new(&pins, true, features.xdp_pieces);
         Ok((pins, bpf, attacher))
     }
 }
@@ -330,7 +331,7 @@ fn has_clsact(stage: &Stage, device: &str) -> Result<bool> {
 fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Result<()> {
     let stage = Stage::new()?;
     let (pins, mut bpf, _) = stage.load()?;
-    let attacher = Attacher::new(&pins, false);
+    let attacher = Attacher::new(&pins, false, true);
     let indexes = [
         stage.add_device("made")?,
         stage.add_device("found")?,
@@ -382,7 +383,7 @@ fn clsact_filters_are_ours_alone_to_remove_and_the_qdisc_if_we_made_it() -> Resu
 fn an_agent_that_attaches_in_another_way_takes_the_place_of_the_earlier_one() -> Result<()> {
     let stage = Stage::new()?;
     let (pins, mut bpf, by_links) = stage.load()?;
-    let by_filters = Attacher::new(&pins, false);
+    let by_filters = Attacher::new(&pins, false, true);
     let index = stage.add_device("v")?;
     for _ in 0..2 {
         by_filters.attach_device(&mut bpf, index, "v", Role::Workload)?;
@@ -402,7 +403,7 @@ fn an_agent_that_attaches_in_another_way_takes_the_place_of_the_earlier_one() ->
 fn a_device_that_is_gone_is_told_as_such_by_clsact_too() -> Result<()> {
     let stage = Stage::new()?;
     let (pins, mut bpf, _) = stage.load()?;
-    let error = Attacher::new(&pins, false)
+    let error = Attacher::new(&pins, false, true)
         .attach_device(&mut bpf, 4242, "never", Role::Workload)
         .expect_err("there is no such device");
     assert!(matches!(error, AttachError::DeviceGone { .. }), "{error}");

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use lb_common::datapath::{Hook, Role, Way};
 use lb_tests::packets::{
     case::{Case, Outcome},
     cases,
@@ -9,6 +10,7 @@ use lb_tests::packets::{
     native,
     wire::Wire,
 };
+use lb_userspace::load;
 
 /// The smallest number of cases: a table that shrinks by accident must not pass.
 const CASES: usize = 200;
@@ -69,6 +71,62 @@ fn every_case_holds_in_the_kernel_with_the_same_flows_as_natively() {
 
     let mut kernel = Kernel::with_routes(lb_userspace::object::bytes().unwrap()).unwrap();
     report_against_native(&cases, |case| kernel.run(case));
+}
+
+/// How many packets XDP finishes at least: the check must not pass by finishing none.
+const EARLY: usize = 50;
+const UPLINK: Hook = Hook::Ingress(Role::Uplink);
+
+/// Before the stack a packet is either finished as tc on an uplink would, or left to it as it came.
+#[test]
+fn early_finishes_as_tc_would_or_leaves_everything_as_it_was_natively() {
+    let cases = cases::all();
+    let mut finished = 0;
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let (_, tc) = native::run_at(case, UPLINK);
+            let (way, early) = native::run_at(case, Hook::Early);
+            let fine = if way == Way::Up {
+                early.packet == case.packet && early.flows == native::flows_before(case)
+            } else {
+                finished += 1;
+                early == tc
+            };
+            (!fine).then(|| format!("{}\ntc {tc:#?}\nearly {way:?} {early:#?}", case.name))
+        })
+        .collect();
+    report(&failures, cases.len());
+    assert!(finished >= EARLY, "only {finished} of {} cases", cases.len());
+}
+
+#[test]
+fn xdp_finishes_as_tc_would_or_leaves_everything_as_it_was() {
+    let uptime = monotonic_ns();
+    let mut kernel = Kernel::with_routes(lb_userspace::object::bytes().unwrap()).unwrap();
+    let cases = cases::all();
+    let cases: Vec<&Case> = cases
+        .iter()
+        .filter(|case| case.is_runnable() && case.oldest_flow() < uptime)
+        .collect();
+    for program in load::XDP_PROGRAMS {
+        let mut finished = 0;
+        let failures: Vec<String> = cases
+            .iter()
+            .filter_map(|case| match kernel.run_early(case, program) {
+                Ok(None) => None,
+                Ok(Some(early)) => {
+                    finished += 1;
+                    let (_, tc) = native::run_at(case, UPLINK);
+                    (early != tc).then(|| format!("{}\ntc {tc:#?}\nXDP {early:#?}", case.name))
+                }
+                Err(error) => Some(format!("{}\n{error:#}", case.name)),
+            })
+            .collect();
+        println!("{program} finishes {finished} of {} cases", cases.len());
+        report(&failures, cases.len());
+        assert!(finished >= EARLY, "only {finished} of {} cases", cases.len());
+    }
 }
 
 /// Frames that end within the IP header: `BPF_PROG_TEST_RUN` does not take them, a wire does.

@@ -5,13 +5,13 @@ use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, MapInfo, MapType},
-    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
 };
 use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, Prefix, Service, SocketKey, SocketPeer, map,
+        FrontendKey, Prefix, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
     },
     datapath::{Hook, Ports, Role},
     flow::Timeouts,
@@ -19,7 +19,7 @@ use lb_common::{
     verdict::Reason,
 };
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     cli::args::SocketLb,
@@ -47,18 +47,33 @@ pub const CGROUP_PROGRAMS: [(&str, AttachType); 8] = [
     ("fl_getpeername6", AttachType::CgroupInet6Getpeername),
 ];
 
-/// The name of the tc program for a hook.
+/// The name of the program for a hook; of those for XDP the one for native mode.
 pub const fn tc_program(hook: Hook) -> &'static str {
     match hook {
         Hook::Ingress(Role::Workload) => "fl_ingress_workload",
         Hook::Ingress(Role::Uplink) => "fl_ingress_uplink",
         Hook::Egress => "fl_egress",
+        Hook::Early => xdp_program(XdpMode::Native, true),
+    }
+}
+
+/// The XDP programs: for frames that may come in pieces, and for those in one piece.
+pub const XDP_PROGRAMS: [&str; 2] = ["fl_early", "fl_early_generic"];
+
+/// The name of the XDP program for a mode; `pieces` says whether the kernel has frames in pieces for XDP.
+pub const fn xdp_program(mode: XdpMode, pieces: bool) -> &'static str {
+    match mode {
+        XdpMode::Native if pieces => XDP_PROGRAMS[0],
+        _ => XDP_PROGRAMS[1],
     }
 }
 
 /// The names of all programs.
 fn programs() -> impl Iterator<Item = &'static str> {
-    TC_PROGRAMS.into_iter().chain(cgroup_programs())
+    TC_PROGRAMS
+        .into_iter()
+        .chain(XDP_PROGRAMS)
+        .chain(cgroup_programs())
 }
 
 /// The names of the cgroup programs.
@@ -176,7 +191,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 20] {
+    fn layouts(&self) -> [Layout; 21] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -210,6 +225,7 @@ impl Sizes {
             of::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, limits::FRAGMENTS),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
+            of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
         ]
     }
@@ -228,7 +244,8 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         | map::ENDPOINTS6
         | map::SOURCES4
         | map::SOURCES6
-        | map::NAMESPACES => (MapType::Hash, 0),
+        | map::NAMESPACES
+        | map::UPLINKS => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
@@ -254,6 +271,11 @@ pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder, socket_lb: SocketLb) -> Re
             }
         }
         let program = bpf.program_mut(name).ok_or(LoadError::NoProgram { name })?;
+        if XDP_PROGRAMS.contains(&name) && program.fd().is_err() {
+            // It was not wanted, or refused, and an earlier agent may have left its own.
+            let _ = fs::remove_file(&path);
+            continue;
+        }
         let fd = program.fd().map_err(|source| LoadError::Program {
             name,
             source: Box::new(source),
@@ -280,6 +302,8 @@ pub struct Knobs {
     pub service_cidrs: ServiceCidrs,
     /// Whose sockets are served; the cgroup programs are not loaded for nobody.
     pub socket_lb: SocketLb,
+    /// The modes that XDP programs are loaded for.
+    pub xdp: &'static [XdpMode],
 }
 
 /// Networks that are for services alone, as the programs are told of them.
@@ -414,7 +438,27 @@ fn load_over(
             source: Box::new(source),
         })?;
     }
+    for mode in knobs.xdp {
+        load_xdp(&mut bpf, xdp_program(*mode, features.xdp_pieces))?;
+    }
     Ok(bpf)
+}
+
+/// Loads an XDP program. That the kernel refuses it is no reason not to start: tc does the same work.
+fn load_xdp(bpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+    let program: &mut Xdp = program(bpf, name)?;
+    match program.load() {
+        // For two modes, where the kernel has no frames in pieces.
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(source) => {
+            let refused = LoadError::Program {
+                name,
+                source: Box::new(source),
+            };
+            warn!("{refused}; goes on without it");
+        }
+    }
+    Ok(())
 }
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`.

@@ -4,6 +4,7 @@
 //!   <--bpffs>/v1/maps/NAME                 maps, by the names of `lb_common::abi::map`
 //!             v1/progs/NAME                programs
 //!             v1/links/tc-<device>-ingress tcx links
+//!             v1/links/xdp-<device>-native XDP links, or -generic
 //!             v1/links/cgroup-<hook>       cgroup links
 //!             v1/filters/<device>/         notes that clsact filters of ours are on the device
 //!             v1/qdiscs/<device>/          notes that its clsact qdisc is ours

@@ -47,6 +47,8 @@ pub struct Features {
     pub csum_ipv6_flag: bool,
     /// The helper `bpf_set_retval`.
     pub set_retval: bool,
+    /// XDP programs for frames in pieces (5.18); without them a device with jumbo frames has no native XDP.
+    pub xdp_pieces: bool,
     /// Cookie of the network namespace that the agent runs in.
     pub netns_cookie: u64,
 }
@@ -77,6 +79,7 @@ fn features(
         tcx: knows("BPF_TCX_INGRESS"),
         csum_ipv6_flag: knows("BPF_F_IPV6"),
         set_retval: knows("BPF_FUNC_set_retval"),
+        xdp_pieces: knows("BPF_FUNC_xdp_get_buff_len"),
         netns_cookie: netns_cookie()?,
     })
 }
@@ -168,6 +171,7 @@ mod tests {
             tcx: false,
             csum_ipv6_flag: false,
             set_retval: false,
+            xdp_pieces: false,
             netns_cookie: 7,
         };
         assert_eq!(features, expected);

@@ -14,7 +14,7 @@ mod node;
 
 use std::time::Instant;
 
-use lb_common::datapath::Role;
+use lb_common::{abi::XdpMode, datapath::Role};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -31,7 +31,7 @@ use crate::{
     cleanup,
     cli::config::Config,
     desired::{Desired, Options},
-    devices::DeviceError,
+    devices::{DeviceError, XdpRules},
     diff::{Ledger, Limits, sync},
     flows::{Collector, FlowsError, monotonic_ns},
     index::Index,
@@ -141,7 +141,7 @@ async fn start(
     pins: &PinFolder,
     source: Manifests,
 ) -> Result<(Agent, Node), RunError> {
-    let attacher = Attacher::new(pins, features.tcx && !config.no_tcx);
+    let attacher = Attacher::new(pins, features.tcx && !config.no_tcx, features.xdp_pieces);
     attacher.check_namespace()?;
     let knobs = Knobs {
         log_level: config.bpf_log,
@@ -149,6 +149,7 @@ async fn start(
         service_cidrs: ServiceCidrs::new(&config.service_cidrs),
         socket_lb: config.socket_lb,
         timeouts: config.timeouts,
+        xdp: xdp_modes(&config.xdp),
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;
     let mut maps = KernelMaps::new(&mut bpf)?;
@@ -178,7 +179,19 @@ async fn start(
     };
     agent.maps.set_sources(&node.sources())?;
     Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?.start(&pins.maps(), config.snat_ports)?;
+    agent.maps.set_uplinks(&node.uplinks())?;
     Ok((agent, node))
+}
+
+/// The XDP modes that devices may come to have.
+fn xdp_modes(rules: &XdpRules) -> &'static [XdpMode] {
+    let may = |mode| rules.may_choose(mode);
+    match (may(XdpMode::Native), may(XdpMode::Generic)) {
+        (true, true) => &[XdpMode::Native, XdpMode::Generic],
+        (true, false) => &[XdpMode::Native],
+        (false, true) => &[XdpMode::Generic],
+        (false, false) => &[],
+    }
 }
 
 /// What the main loop works with.
@@ -251,6 +264,9 @@ impl Agent {
                     error!("{failure}; packets to other nodes may be dropped");
                 }
                 self.sockets.follow_pods(node.pod_namespaces());
+                if let Err(failure) = self.maps.set_uplinks(&node.uplinks()) {
+                    error!("{failure}; XDP may leave packets to tc");
+                }
                 self.desired.set_node(node.facts());
                 self.update();
             }

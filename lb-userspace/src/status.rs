@@ -5,13 +5,13 @@ use std::{io, path::Path};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-    FrontendKey, NamespaceKind, SocketKey, SocketPeer, TableRef, map,
+    FrontendKey, NamespaceKind, SocketKey, SocketPeer, TableRef, Uplink, XdpMode, XdpWhy, map,
 };
 use thiserror::Error;
 
 use crate::{
     apply::{ApplyError, read_counters},
-    attach::{list_cgroup_hooks, list_devices, list_filtered_devices},
+    attach::{DeviceLink, list_cgroup_hooks, list_devices, list_filtered_devices},
     flows::{FlowsError, Found, count},
     pins,
     sys::{LinkInfo, MappedArray},
@@ -87,8 +87,8 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
             });
         }
     }
-    write_attachments(root, out)?;
     let maps = Maps(&maps);
+    write_attachments(root, &maps.uplinks()?, out)?;
     writeln!(out, "maps{:>22}{:>12}", "entries", "capacity")?;
     maps.hash::<FrontendKey<V4>, Frontend>(map::FRONTENDS4, out)?;
     maps.hash::<FrontendKey<V6>, Frontend>(map::FRONTENDS6, out)?;
@@ -137,11 +137,26 @@ fn write_flows(found: &[Found; 2], out: &mut impl io::Write) -> Result<(), Statu
     Ok(())
 }
 
-/// Devices and socket hooks.
-fn write_attachments(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
+/// Devices and socket hooks. `uplinks` tells the XDP mode of each uplink.
+fn write_attachments(
+    root: &Path,
+    uplinks: &[(u32, Uplink)],
+    out: &mut impl io::Write,
+) -> Result<(), StatusError> {
     let links = pins::below(root, "links");
     writeln!(out, "devices")?;
-    for link in list_devices(&links) {
+    let devices = list_devices(&links);
+    for (index, uplink) in uplinks {
+        let of_device = |link: &&DeviceLink| link.info.is_some_and(|info| info.ifindex == *index);
+        let name = devices
+            .iter()
+            .find(of_device)
+            .map_or_else(|| format!("index {index}"), |link| link.device.clone());
+        let mode = XdpMode::from_number(uplink.xdp).unwrap_or_default().name();
+        let why = XdpWhy::from_number(uplink.why).unwrap_or_default().text();
+        writeln!(out, "  {name:<16} {:<8} {mode} ({why})", "xdp")?;
+    }
+    for link in devices {
         let state = state(link.info, |info| info.ifindex != 0);
         let role = link.info.map_or("", |info| role(info.program_id));
         writeln!(out, "  {:<16} {:<8} {state}{role}", link.device, link.direction())?;
@@ -262,6 +277,17 @@ impl Maps<'_> {
             in_use += usize::from(backend.map_err(failed)?.flags & BackendFlags::IN_USE != 0);
         }
         line(out, name, in_use, capacity)
+    }
+
+    /// The uplinks by index.
+    fn uplinks(&self) -> Result<Vec<(u32, Uplink)>, StatusError> {
+        let name = map::UPLINKS;
+        let failed = |source| StatusError::Map { name, source };
+        let (data, _) = self.open(name)?;
+        let map = HashMap::<MapData, u32, Uplink>::try_from(Map::HashMap(data)).map_err(failed)?;
+        let mut uplinks = map.iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        uplinks.sort_unstable_by_key(|(index, _)| *index);
+        Ok(uplinks)
     }
 
     fn counters(&self) -> Result<PerCpuArray<MapData, u64>, StatusError> {

@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use super::{
     Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
-    SocketKey, SocketPeer, TableRef, Tuple,
+    SocketKey, SocketPeer, TableRef, Tuple, Uplink,
 };
 
 type V4 = u32;
@@ -58,6 +58,7 @@ layout!(SocketPeer<V4>, 16, {
 layout!(SocketPeer<V6>, 28, {
     addr: V6 = 0, port: u16 = 16, pad: u16 = 18, backend: u32 = 20, generation: u32 = 24,
 });
+layout!(Uplink, 8, { hardware: [u16; 3] = 0, xdp: u8 = 6, why: u8 = 7 });
 
 /// `aya::Pod` for what the agent reads from and writes to maps.
 #[cfg(feature = "user")]
@@ -97,5 +98,6 @@ mod pod {
         SocketKey<V6>,
         SocketPeer<V4>,
         SocketPeer<V6>,
+        Uplink,
     );
 }

@@ -11,6 +11,7 @@
 //! raises it.
 
 mod addr;
+mod device;
 mod flow;
 mod fragment;
 mod layout;
@@ -20,6 +21,7 @@ mod socket;
 
 pub use self::{
     addr::{Address, Either, from_ip, port_from_wire, port_to_wire, to_ip},
+    device::{Uplink, XdpMode, XdpWhy},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     fragment::{Fragment, FragmentKey},
     prefix::{EitherPrefix, Prefix},
@@ -90,12 +92,14 @@ pub mod map {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// The node's uplinks, for XDP: device index → `Uplink`.
+    pub const UPLINKS: &str = "UPLINKS";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 20] = [
+    pub const PINNED: [&str; 21] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
         FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
-        FRAGMENTS6, COUNTERS,
+        FRAGMENTS6, UPLINKS, COUNTERS,
     ];
 }

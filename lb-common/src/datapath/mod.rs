@@ -21,6 +21,7 @@
 //! ```
 //!
 //! ICMP goes the same ways: an error is looked up by the packet that it quotes (module `icmp`).
+//! Before the stack, in XDP on uplinks, the same is done for packets that leave by an uplink again (`early.rs`).
 //!
 //! Every path ends in a [`Reason`], which says what is done with the packet. A packet is either rewritten whole, or
 //! left untouched, or dropped.
@@ -29,6 +30,7 @@ mod address;
 mod answer;
 mod choose;
 mod direct;
+mod early;
 mod extensions;
 mod family;
 mod flows;
@@ -73,6 +75,9 @@ pub enum Hook {
     Ingress(Role),
     /// Out of the node.
     Egress,
+    /// Into the node from an uplink, before the stack: what is not finished there meets
+    /// `Ingress(Role::Uplink)`.
+    Early,
 }
 
 /// Decides on a frame, rewrites it if it must be, and says what was done. `works` holds what it likes before and
@@ -84,7 +89,21 @@ where
     T: Tables<V4> + Tables<V6>,
     E: Env<V4> + Env<V6>,
 {
-    if matches!(hook, Hook::Ingress(Role::Uplink)) && packet.is_for_other_host() {
+    let verdict = decide(packet, tables, env, hook, works);
+    if matches!(hook, Hook::Early) && matches!(verdict.reason.action(), Action::Pass) {
+        return Verdict::up(verdict.reason);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn decide<P, T, E>(packet: &mut P, tables: &T, env: &E, hook: Hook, works: &mut Works) -> Verdict
+where
+    P: Packet,
+    T: Tables<V4> + Tables<V6>,
+    E: Env<V4> + Env<V6>,
+{
+    if matches!(hook, Hook::Ingress(Role::Uplink) | Hook::Early) && packet.is_for_other_host() {
         return Verdict::plain(Reason::OtherHost);
     }
     if packet.has_vlan_tag() {
@@ -117,6 +136,9 @@ where
     T: Tables<F>,
     E: Env<F>,
 {
+    if matches!(hook, Hook::Early) {
+        return early::process::<F, _, _, _>(packet, tables, env, work);
+    }
     match parse::<F, _>(packet, work) {
         Ok(()) => {}
         Err(Reason::OtherProtocol) => return icmp::process::<F, _, _, _>(packet, tables, env, hook, work),
@@ -124,6 +146,8 @@ where
     }
     let step = match hook {
         _ if work.headers.part == Part::Later => fragments::follow::<F, _, _>(tables, env, work, hook),
+        // Handled above.
+        Hook::Early => Step::Keep(Reason::NotService),
         Hook::Egress => leaving::<F, _, _>(tables, env, work),
         Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
             Some(step) => step,

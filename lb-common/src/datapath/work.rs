@@ -56,6 +56,11 @@ pub struct Route<A> {
     pub ifindex: u32,
     /// The largest packet that the way takes, in bytes; also where a packet was larger.
     pub mtu: u32,
+    /// The Ethernet addresses to send it with, destination and source, bytes as in the frame. Only [`Hook::Early`] has
+    /// them; otherwise the stack finds them.
+    ///
+    /// [`Hook::Early`]: super::Hook::Early
+    pub ethernet: [u32; 3],
 }
 
 /// Room for a packet of either family.
@@ -86,6 +91,8 @@ pub enum Way {
     Route,
     /// Out of the device that it came in by.
     Back,
+    /// Nothing was done: it is decided on later. Nothing is counted.
+    Up,
 }
 
 impl Verdict {
@@ -106,6 +113,11 @@ impl Verdict {
             reason,
             way: Way::Stack,
         }
+    }
+
+    /// The packet is left to a later look, which will count it.
+    pub const fn up(reason: crate::verdict::Reason) -> Self {
+        Self { reason, way: Way::Up }
     }
 }
 

@@ -70,6 +70,7 @@ macro_rules! env {
                     next_hop: to,
                     ifindex: (self.routes)(to_ip($either(to)))?,
                     mtu: self.mtu,
+                    ethernet: [0; 3],
                 };
                 if u32::from(len) > self.mtu {
                     Err(RouteError::TooBig)

@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
-        map,
+        Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -22,7 +22,7 @@ use super::{
     case::{Case, Outcome, describe_flow, describe_fragment},
     native::{SERVICE_CIDRS, SNAT_PORTS},
     wire::{self, Wire},
-    world::{Entry, PODS, ROUTES, UPLINK},
+    world::{Entry, NEIGHBOUR_MAC, NEIGHBOURS, PODS, ROUTES, UPLINK, UPLINK_MAC},
 };
 use crate::namespace::Namespace;
 
@@ -32,6 +32,13 @@ const NEXT: u32 = -1i32 as u32;
 const SHOT: u32 = 2;
 /// What a tc program returns when it has chosen a way out.
 const REDIRECT: u32 = 7;
+/// What an XDP program returns.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+/// Index of the loopback device of every namespace.
+const LOOPBACK: u32 = 1;
 /// Sizes that the cases need; the whole maps would take 100 MB.
 const ENTRIES: u32 = 4096;
 
@@ -54,10 +61,14 @@ impl Kernel {
         for knob in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             fs::write(format!("/proc/sys/net/{knob}"), "1").context(knob)?;
         }
-        for (name, index) in [("uplink", UPLINK), ("pods", PODS)] {
+        let uplink_mac = mac_text(UPLINK_MAC);
+        for (name, index, mac) in [
+            ("uplink", UPLINK, uplink_mac.as_str()),
+            ("pods", PODS, "02:00:00:00:00:70"),
+        ] {
             namespace.run(
                 "ip",
-                &format!("link add name {name} index {index} type veth peer name far-{name}"),
+                &format!("link add name {name} index {index} address {mac} type veth peer name far-{name}"),
             )?;
             namespace.run("ip", &format!("link set {name} up"))?;
             namespace.run("ip", &format!("link set far-{name} up"))?;
@@ -66,6 +77,13 @@ impl Kernel {
         for (net, index) in ROUTES {
             let device = if index == UPLINK { "uplink" } else { "pods" };
             namespace.run("ip", &format!("route add {net} dev {device}"))?;
+        }
+        for host in NEIGHBOURS {
+            let mac = mac_text(NEIGHBOUR_MAC);
+            namespace.run(
+                "ip",
+                &format!("neigh add {host} lladdr {mac} dev uplink nud permanent"),
+            )?;
         }
         Ok(Self {
             _namespace: Some(namespace),
@@ -93,13 +111,17 @@ impl Kernel {
             .override_global("SNAT_FIRST", &SNAT_PORTS.first, true)
             .override_global("SNAT_COUNT", &SNAT_PORTS.count, true);
         for name in map::PINNED {
-            if ![map::COUNTERS, map::SOURCES4, map::SOURCES6].contains(&name) {
+            if ![map::COUNTERS, map::SOURCES4, map::SOURCES6, map::UPLINKS].contains(&name) {
                 loader.map_max_entries(name, ENTRIES);
             }
         }
         let mut bpf = loader.load(object).context("load the BPF object")?;
         for name in load::TC_PROGRAMS {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load program {name}"))?;
+        }
+        for name in load::XDP_PROGRAMS {
+            let program: &mut Xdp = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
         Ok(Self {
@@ -139,6 +161,69 @@ impl Kernel {
             redirected,
             flows: self.flows()?,
         })
+    }
+
+    /// What an XDP program makes of a case's packet: none if it goes up. Test runs come in by the loopback device, which
+    /// is made an uplink, and the Ethernet addresses of what goes out are checked and made those of the case.
+    ///
+    /// # Errors
+    ///
+    /// If the run fails, or the program neither finishes the packet nor leaves it as it was.
+    pub fn run_early(&mut self, case: &Case, program: &'static str) -> Result<Option<Outcome>> {
+        self.prepare(case)?;
+        put(
+            &mut self.bpf,
+            map::UPLINKS,
+            &LOOPBACK,
+            &Uplink::new([0; 6], XdpMode::Native, XdpWhy::Asked),
+        )?;
+        put(
+            &mut self.bpf,
+            map::UPLINKS,
+            &UPLINK,
+            &Uplink::new(UPLINK_MAC, XdpMode::Native, XdpWhy::Asked),
+        )?;
+        let before = (self.counters()?, self.flows()?);
+        let xdp: &mut Xdp = self.bpf.program_mut(program).context(program)?.try_into()?;
+        let mut packet = vec![0; case.packet.len() + 256];
+        let result = xdp.test_run(TestRunOptions {
+            data_in: Some(&case.packet),
+            data_out: Some(&mut packet),
+            ..TestRunOptions::new()
+        })?;
+        packet.truncate(result.data_size_out as usize);
+        let after = (self.counters()?, self.flows()?);
+        if result.return_value == XDP_PASS {
+            ensure!(packet == case.packet, "went up, but not as it came");
+            ensure!(before == after, "went up, but was counted or recorded");
+            return Ok(None);
+        }
+        let reason = only_change(&before.0, &after.0)?;
+        let expected = match reason.action() {
+            Action::Forward => XDP_REDIRECT,
+            Action::Reject => XDP_TX,
+            Action::Drop | Action::Pass => XDP_DROP,
+        };
+        ensure!(
+            result.return_value == expected
+                || (reason.action() == Action::Reject && result.return_value == XDP_DROP),
+            "{reason:?} must return {expected}, not {}",
+            result.return_value
+        );
+        if result.return_value == XDP_REDIRECT {
+            ensure!(
+                packet[..12] == [NEIGHBOUR_MAC, UPLINK_MAC].concat(),
+                "goes from and to other machines: {:x?}",
+                &packet[..12]
+            );
+            packet[..12].copy_from_slice(&case.packet[..12]);
+        }
+        Ok(Some(Outcome {
+            reason,
+            packet,
+            redirected: result.return_value != XDP_DROP,
+            flows: after.1,
+        }))
     }
 
     /// How long a packet takes, in ns: the mean over many runs. The case must leave its packet as it was.
@@ -232,6 +317,7 @@ impl Kernel {
         clear::<AffinityKey<[u32; 4]>, Affinity>(&mut self.bpf, map::AFFINITY6)?;
         clear::<FragmentKey<u32>, Fragment<u32>>(&mut self.bpf, map::FRAGMENTS4)?;
         clear::<FragmentKey<[u32; 4]>, Fragment<[u32; 4]>>(&mut self.bpf, map::FRAGMENTS6)?;
+        clear::<u32, Uplink>(&mut self.bpf, map::UPLINKS)?;
         clear::<u32, u32>(&mut self.bpf, map::SOURCES4)?;
         clear::<u32, [u32; 4]>(&mut self.bpf, map::SOURCES6)
     }
@@ -343,6 +429,10 @@ fn clear<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
         map.remove(&key)?;
     }
     Ok(())
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The clock that the programs read, in ns since boot.

@@ -69,6 +69,11 @@ pub fn env(now: u64) -> FixedEnv {
 
 /// What the native datapath makes of a case.
 pub fn run(case: &Case) -> Outcome {
+    run_at(case, case.hook).1
+}
+
+/// What it makes of the case's packet at another hook, and the way that the packet takes.
+pub fn run_at(case: &Case, hook: Hook) -> (Way, Outcome) {
     let tables = tables(&case.world, NOW);
     let env = env(NOW);
     for before in &case.before {
@@ -76,8 +81,26 @@ pub fn run(case: &Case) -> Outcome {
         datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
     }
     let mut frame = Frame::new(case.packet.clone());
-    frame.for_other_host = is_for_other_host(case);
-    let verdict = datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
+    frame.for_other_host = is_for_other_host(case, hook);
+    let env = env(NOW);
+    let verdict = datapath::process(&mut frame, &tables, &env, hook, &mut Works::default());
+    let flows = flows(&tables);
+    let outcome = Outcome {
+        reason: verdict.reason,
+        packet: frame.bytes,
+        redirected: verdict.way != Way::Stack,
+        flows,
+    };
+    (verdict.way, outcome)
+}
+
+/// The flow entries that a case starts with, as text.
+pub fn flows_before(case: &Case) -> BTreeSet<String> {
+    let tables = tables(&case.world, NOW);
+    flows(&tables)
+}
+
+fn flows(tables: &MemoryTables) -> BTreeSet<String> {
     let v4 = tables.v4.flows.borrow();
     let v6 = tables.v6.flows.borrow();
     let mut flows: BTreeSet<String> = v4
@@ -88,17 +111,14 @@ pub fn run(case: &Case) -> Outcome {
     let (v4, v6) = (tables.v4.fragments.borrow(), tables.v6.fragments.borrow());
     flows.extend(v4.iter().map(|(key, fragment)| describe_fragment(key, fragment)));
     flows.extend(v6.iter().map(|(key, fragment)| describe_fragment(key, fragment)));
-    Outcome {
-        reason: verdict.reason,
-        packet: frame.bytes,
-        redirected: verdict.way != Way::Stack,
-        flows,
-    }
+    flows
 }
 
 /// What `BPF_PROG_TEST_RUN` makes of the frame: it arrives on the loopback device, whose hardware address is zero, and
 /// the kernel takes unicast frames for any other address as another machine's.
-fn is_for_other_host(case: &Case) -> bool {
+fn is_for_other_host(case: &Case, hook: Hook) -> bool {
     let unicast = case.packet.first().is_some_and(|first| first & 1 == 0);
-    case.hook == Hook::Ingress(Role::Uplink) && unicast && case.packet.iter().take(6).any(|byte| *byte != 0)
+    matches!(hook, Hook::Ingress(Role::Uplink) | Hook::Early)
+        && unicast
+        && case.packet.iter().take(6).any(|byte| *byte != 0)
 }

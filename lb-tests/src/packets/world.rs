@@ -45,6 +45,18 @@ pub const ROUTES: [(&str, u32); 6] = [
     ("fd00:10:244:1::/64", PODS),
 ];
 
+/// Hosts on the uplink's wire whose hardware address is known, and that address.
+pub const NEIGHBOURS: [&str; 4] = [
+    "172.18.0.100",
+    "10.244.2.7",
+    "fd00:172:18::100",
+    "fd00:10:244:2::7",
+];
+/// The hardware address of all of them.
+pub const NEIGHBOUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x4e];
+/// The uplink's own.
+pub const UPLINK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x55];
+
 /// What is remembered of a client of the first service.
 #[derive(Clone, Copy, Debug)]
 pub struct AffinitySpec {

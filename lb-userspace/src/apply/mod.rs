@@ -4,6 +4,7 @@ mod encode;
 mod endpoints;
 mod snapshot;
 mod sources;
+mod uplinks;
 
 use std::io;
 
@@ -12,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Either, Frontend, FrontendKey, Service, from_ip, map},
+    abi::{Backend, Either, Frontend, FrontendKey, Service, Uplink, from_ip, map},
     verdict::Reason,
 };
 use thiserror::Error;
@@ -76,6 +77,7 @@ pub struct KernelMaps {
     slots: MappedArray<u32>,
     sources4: HashMap<MapData, u32, V4>,
     sources6: HashMap<MapData, u32, V6>,
+    uplinks: HashMap<MapData, u32, Uplink>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -101,6 +103,7 @@ impl KernelMaps {
             slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
             sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
             sources6: typed(take(bpf, map::SOURCES6)?, map::SOURCES6)?,
+            uplinks: typed(take(bpf, map::UPLINKS)?, map::UPLINKS)?,
             counters: typed(take(bpf, map::COUNTERS)?, map::COUNTERS)?,
         })
     }

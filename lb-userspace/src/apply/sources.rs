@@ -35,7 +35,8 @@ impl KernelMaps {
     }
 }
 
-fn bring<A: Pod + PartialEq>(
+/// Brings a map by device to what `wanted` says.
+pub(super) fn bring<A: Pod + PartialEq>(
     map: &mut HashMap<MapData, u32, A>,
     name: &'static str,
     wanted: &BTreeMap<u32, A>,

@@ -76,7 +76,7 @@ impl AttachError {
         source: io::Error,
     ) -> Self {
         match target {
-            Target::Device(_) => Self::of_device(program, shown, source),
+            Target::Device(_) | Target::Frames { .. } => Self::of_device(program, shown, source),
             Target::Cgroup(_) => Self::Refused {
                 program,
                 target: format!("cgroup {shown}"),

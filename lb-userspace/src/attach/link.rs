@@ -112,6 +112,20 @@ pub fn list_devices(links: &Path) -> Vec<DeviceLink> {
     found
 }
 
+/// The devices that XDP links in `links` were made for, by the names of the pins.
+pub(super) fn list_xdp_devices(links: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(links) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let (device, _mode) = name.strip_prefix("xdp-")?.rsplit_once('-')?;
+            Some(unescape(device))
+        })
+        .collect()
+}
+
 /// The links to the cgroup.
 pub fn list_cgroup_hooks(links: &Path) -> Vec<PinnedLink> {
     CGROUP_PROGRAMS
@@ -177,20 +191,27 @@ pub(super) fn rename(
     [old, new]: [&str; 2],
     attach_type: AttachType,
 ) -> Result<bool, AttachError> {
-    let from = device_pin(links, old, attach_type);
-    let Ok(link) = sys::open_pinned(&from) else {
+    let pins = [old, new].map(|device| device_pin(links, device, attach_type));
+    rename_pin(Target::Device(ifindex), attach_type, &pins)
+}
+
+/// Renames a pin whose link hangs on `target`; says whether there is such a link.
+pub(super) fn rename_pin(
+    target: Target<'_>,
+    attach_type: AttachType,
+    [from, to]: &[PathBuf; 2],
+) -> Result<bool, AttachError> {
+    let Ok(link) = sys::open_pinned(from) else {
         return Ok(false);
     };
-    let target = Target::Device(ifindex);
     if !sys::link_info(link.as_fd()).is_ok_and(|info| hangs_on(&info, target, attach_type)) {
         return Ok(false);
     }
-    let to = device_pin(links, new, attach_type);
     // What had the new name before is gone, or gets a link under its own new name.
-    detach(&to)?;
-    fs::rename(&from, &to).map_err(|source| AttachError::Pin {
+    detach(to)?;
+    fs::rename(from, to).map_err(|source| AttachError::Pin {
         action: "rename to the device's new name the pin",
-        path: from,
+        path: from.clone(),
         source,
     })?;
     Ok(true)
@@ -214,6 +235,11 @@ pub(super) fn is_attached(links: &Path, ifindex: u32, device: &str, attach_type:
         .is_some_and(|info| hangs_on(&info, Target::Device(ifindex), attach_type))
 }
 
+/// Whether the link that is pinned there tells of that device.
+pub(super) fn is_on(path: &Path, ifindex: u32) -> bool {
+    info(path).is_some_and(|info| info.ifindex == ifindex)
+}
+
 /// Whether a link is attached to that target, and not to an earlier one of the same name.
 pub(super) fn hangs_on(info: &LinkInfo, target: Target<'_>, attach_type: AttachType) -> bool {
     match target {
@@ -222,6 +248,8 @@ pub(super) fn hangs_on(info: &LinkInfo, target: Target<'_>, attach_type: AttachT
             info.ifindex == ifindex
                 && sys::tcx_links(ifindex, attach_type).is_ok_and(|links| links.contains(&info.id))
         }
+        // The kernel does not list XDP links. One whose device is gone says so.
+        Target::Frames { ifindex, .. } => info.ifindex == ifindex,
         Target::Cgroup(folder) => cgroup_id(folder).is_ok_and(|id| info.cgroup_id == id),
     }
 }

@@ -6,6 +6,7 @@
 mod clsact;
 mod error;
 mod link;
+mod xdp;
 
 use std::{
     fs,
@@ -42,15 +43,18 @@ pub struct Attacher {
     links: PathBuf,
     marks: Marks,
     tcx: bool,
+    xdp_pieces: bool,
 }
 
 impl Attacher {
-    /// Links are pinned in `pins`. Without `tcx`, devices get clsact filters.
-    pub fn new(pins: &PinFolder, tcx: bool) -> Self {
+    /// Links are pinned in `pins`. Without `tcx`, devices get clsact filters. `xdp_pieces` says whether the kernel has
+    /// frames in pieces for XDP.
+    pub fn new(pins: &PinFolder, tcx: bool, xdp_pieces: bool) -> Self {
         Self {
             links: pins.links(),
             marks: Marks::new(pins),
             tcx,
+            xdp_pieces,
         }
     }
 
@@ -143,6 +147,8 @@ impl Attacher {
     ///
     /// If a pin cannot be removed.
     pub fn detach_device(&self, device: &str) -> Result<(), AttachError> {
+        // Before the programs that do what it leaves undone.
+        self.detach_xdp(device)?;
         self.detach_links(device)?;
         self.detach_filters(device)
     }
@@ -178,6 +184,7 @@ impl Attacher {
     ///
     /// If a pin cannot be renamed.
     pub fn rename_device(&self, ifindex: u32, old: &str, new: &str) -> Result<bool, AttachError> {
+        self.rename_xdp(ifindex, old, new)?;
         if !self.tcx {
             // A clsact filter belongs to the device, whatever its name.
             self.marks.rename(old, new)?;
@@ -252,6 +259,7 @@ impl Attacher {
     pub fn known_devices(&self) -> Vec<String> {
         let links = list_devices(&self.links).into_iter().map(|link| link.device);
         let mut devices: Vec<String> = links.chain(self.marks.devices()).collect();
+        devices.extend(link::list_xdp_devices(&self.links));
         devices.sort();
         devices.dedup();
         devices

@@ -102,6 +102,13 @@ pub struct RunArgs {
     /// Devices that face pods, by name; `*` and `?` are wildcards. Goes before what is found out.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     pub workload: Vec<String>,
+    /// Where packets that leave by an uplink again are already dealt with before the stack: auto, native, generic or off,
+    /// or PATTERN=MODE for some devices. The last one that matches counts. auto is native on network cards whose driver
+    /// has it, and off elsewhere.
+    ///
+    /// On a veth, native needs an XDP program on the other end too, which lets frames pass. [default: auto]
+    #[arg(long, value_delimiter = ',', value_name = "[PATTERN=]MODE")]
+    pub xdp: Vec<String>,
     /// How long to wait for further changes before a change is applied.
     #[arg(long, default_value = "10ms", value_name = "TIME")]
     pub min_sync_period: String,

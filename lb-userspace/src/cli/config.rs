@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, CgroupError},
-    devices::{Overrides, Pattern},
+    devices::{Overrides, Pattern, XdpRules},
     load::Sizes,
     plan::Family,
     snat_ports::{self, SnatPortsError},
@@ -65,6 +65,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Roles of devices by name.
     pub overrides: Overrides,
+    /// XDP modes of uplinks.
+    pub xdp: XdpRules,
     /// How long changes are collected.
     pub min_sync_period: Duration,
     /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
@@ -115,6 +117,10 @@ impl Config {
                 uplink: patterns("uplink", &args.uplink)?,
                 workload: patterns("workload", &args.workload)?,
             },
+            xdp: XdpRules::parse(&args.xdp).map_err(|text| {
+                let problem = "is no mode: auto, native, generic or off, or PATTERN=MODE such as eth*=native";
+                value("xdp", text, problem)
+            })?,
             min_sync_period: duration("min-sync-period", &args.min_sync_period)?,
             bpf_log: match args.bpf_log {
                 BpfLog::Off => 0,
@@ -379,6 +385,8 @@ mod tests {
             ),
             (&["--udp-timeout", "1s"], ["--udp-timeout 1s", "2s to"]),
             (&["--tcp-syn-timeout", "long"], ["--tcp-syn-timeout long", "24h"]),
+            (&["--xdp", "fast"], ["--xdp fast", "native"]),
+            (&["--xdp", "off,eth0=never"], ["--xdp eth0=never", "PATTERN"]),
             (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
             (&["--uplink", ""], ["--uplink", "not empty"]),
             (&["--bpf-log", "loud"], ["loud", "debug"]),

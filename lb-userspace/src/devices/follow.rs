@@ -231,9 +231,11 @@ fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
     let mut kind = Kind::Physical;
     let mut port = false;
     let mut peer_namespace = None;
+    let mut hardware = [0; 6];
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Address(bytes) => hardware = bytes.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Controller(controller) => port = *controller != 0,
             LinkAttribute::LinkNetNsId(number) => peer_namespace = Some(*number),
             LinkAttribute::LinkInfo(infos) => {
@@ -249,6 +251,7 @@ fn device(link: &LinkMessage, addressed: Option<bool>) -> Option<Device> {
     Some(Device {
         index: link.header.index,
         name: name?,
+        hardware,
         kind,
         ethernet: link.header.link_layer_type == LinkLayerType::Ether,
         loopback: link.header.link_layer_type == LinkLayerType::Loopback,

@@ -2,8 +2,10 @@
 
 mod follow;
 mod role;
+mod xdp;
 
 pub use self::{
     follow::{DeviceError, Devices, Inventory},
     role::{Device, Kind, Overrides, Pattern, role},
+    xdp::{XdpRule, XdpRules},
 };

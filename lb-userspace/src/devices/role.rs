@@ -24,6 +24,8 @@ pub struct Device {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its hardware address; zero if it has none of 6 bytes.
+    pub hardware: [u8; 6],
     /// What kind of device it is.
     pub kind: Kind,
     /// Whether its frames begin with an Ethernet header.
@@ -146,6 +148,7 @@ mod tests {
         Device {
             index: 7,
             name,
+            hardware: [2, 0, 0, 0, 0, 7],
             kind,
             ethernet: true,
             loopback: false,

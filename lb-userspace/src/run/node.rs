@@ -11,7 +11,10 @@ use std::{
 };
 
 use aya::Ebpf;
-use lb_common::datapath::Role;
+use lb_common::{
+    abi::{Uplink, XdpMode, XdpWhy},
+    datapath::Role,
+};
 use tracing::{debug, info, warn};
 
 use super::{RETRY, RunError, role_name};
@@ -39,12 +42,14 @@ pub(super) struct Node {
     overrides: Overrides,
     facts: NodeFacts,
     /// Indexes of the uplinks.
-    uplinks: Vec<u32>,
+    uplink_indexes: Vec<u32>,
     inventory: Inventory,
     /// By device index: the name and role that it was attached with.
     attached: BTreeMap<u32, (String, Role)>,
     /// By device index: why it has the role that it has.
     reasons: BTreeMap<u32, &'static str>,
+    /// By index of an uplink: its XDP mode, and why it has that one.
+    xdp: BTreeMap<u32, (XdpMode, XdpWhy)>,
     /// By device index: the name under which it was told that the device has no role, why, and whether as a warning.
     left_alone: BTreeMap<u32, (String, &'static str, bool)>,
     /// By device index: what went wrong with the device last, so that it is told once, and when to try again.
@@ -71,10 +76,11 @@ impl Node {
             devices,
             overrides: config.overrides.clone(),
             facts: facts(config, &inventory),
-            uplinks: uplinks(config, &inventory),
+            uplink_indexes: uplinks(config, &inventory),
             inventory,
             attached: BTreeMap::new(),
             reasons: BTreeMap::new(),
+            xdp: BTreeMap::new(),
             left_alone: BTreeMap::new(),
             failed: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -103,7 +109,7 @@ impl Node {
         let mut sources = self.inventory.sources.clone();
         for family in [Family::V4, Family::V6] {
             let first = self
-                .uplinks
+                .uplink_indexes
                 .iter()
                 .find_map(|index| sources.get(&(family, *index)));
             if let Some(addr) = first.copied() {
@@ -111,6 +117,16 @@ impl Node {
             }
         }
         sources
+    }
+
+    /// What the XDP programs need to know of the uplinks, by the device's index.
+    pub(super) fn uplinks(&self) -> BTreeMap<u32, Uplink> {
+        let known = |index: &u32| {
+            let device = self.inventory.devices.get(index)?;
+            let (mode, why) = self.xdp.get(index).copied().unwrap_or_default();
+            Some((*index, Uplink::new(device.hardware, mode, why)))
+        };
+        self.uplink_indexes.iter().filter_map(known).collect()
     }
 
     /// How many devices are attached to.
@@ -154,12 +170,15 @@ impl Node {
         }
     }
 
-    /// Does one thing that is due. Says whether [`Self::facts`] may have changed.
+    /// Does one thing that is due. Says whether [`Self::facts`], [`Self::sources`] or [`Self::uplinks`] may have changed.
     pub(super) async fn work(&mut self, config: &Config) -> bool {
         let now = Instant::now();
         if self.audit_at <= now {
             self.audit_at = now + AUDIT_INTERVAL;
             self.audit();
+            if self.try_xdp_again(config) {
+                return true;
+            }
         }
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(config).await;
@@ -167,6 +186,7 @@ impl Node {
         }
         if let Some((device, role)) = self.queue.pop_front() {
             self.attach(&device, role);
+            return self.attach_xdp(&device, role, config);
         } else if !self.started {
             self.forget_former_devices();
             self.started = true;
@@ -196,7 +216,7 @@ impl Node {
             }
         }
         self.facts = facts(config, &self.inventory);
-        self.uplinks = uplinks(config, &self.inventory);
+        self.uplink_indexes = uplinks(config, &self.inventory);
         self.compare(config);
     }
 
@@ -209,6 +229,7 @@ impl Node {
         self.reasons.retain(|index, _| present.contains_key(index));
         self.left_alone.retain(|index, _| present.contains_key(index));
         self.failed.retain(|index, _| present.contains_key(index));
+        self.xdp.retain(|index, _| present.contains_key(index));
         self.queue.clear();
         let devices: Vec<Device> = self.inventory.devices.values().cloned().collect();
         for device in devices {
@@ -266,6 +287,61 @@ impl Node {
         }
     }
 
+    /// Brings a device that the tc programs are attached to to its XDP mode; says whether it has another one now.
+    fn attach_xdp(&mut self, device: &Device, role: Role, config: &Config) -> bool {
+        if !self.attached.contains_key(&device.index) {
+            return false;
+        }
+        let wanted = match role {
+            Role::Uplink => config.xdp.choose(device),
+            Role::Workload => (XdpMode::Off, XdpWhy::NotYet),
+        };
+        let index = device.index;
+        let has = match self
+            .attacher
+            .attach_xdp(&mut self.bpf, index, &device.name, wanted)
+        {
+            Ok(has) => has,
+            Err(failure) => {
+                debug!(device = device.name, "{failure}");
+                (XdpMode::Off, XdpWhy::Refused)
+            }
+        };
+        if role == Role::Workload {
+            return self.xdp.remove(&index).is_some();
+        }
+        let (mode, why) = has;
+        if self.xdp.insert(index, has) == Some(has) {
+            return false;
+        }
+        let (xdp, why) = (mode.name(), why.text());
+        if mode == wanted.0 {
+            info!(device = device.name, xdp, why, "XDP mode");
+        } else {
+            warn!(
+                device = device.name,
+                xdp,
+                wanted = wanted.0.name(),
+                why,
+                "XDP mode; tc does the work"
+            );
+        }
+        true
+    }
+
+    /// Uplinks that had somebody else's XDP program may have lost it; says whether one has another mode now.
+    fn try_xdp_again(&mut self, config: &Config) -> bool {
+        let occupied = self.xdp.iter().filter(|(_, (_, why))| *why == XdpWhy::Occupied);
+        let devices: Vec<Device> = occupied
+            .filter_map(|(index, _)| self.inventory.devices.get(index).cloned())
+            .collect();
+        let mut changed = false;
+        for device in devices {
+            changed |= self.attach_xdp(&device, Role::Uplink, config);
+        }
+        changed
+    }
+
     fn note_failure(&mut self, device: &Device, failure: &AttachError) {
         let retry = Instant::now() + RETRY;
         self.look_by(retry);
@@ -283,7 +359,9 @@ impl Node {
     fn audit(&mut self) {
         let before = self.attached.len();
         self.attached.retain(|index, (name, _)| {
-            let attached = self.attacher.is_attached(*index, name);
+            let (xdp, _) = self.xdp.get(index).copied().unwrap_or_default();
+            let attached =
+                self.attacher.is_attached(*index, name) && self.attacher.has_xdp(*index, name, xdp);
             if !attached {
                 warn!(
                     device = name,
@@ -353,6 +431,7 @@ impl Node {
     fn leave_alone(&mut self, device: &Device, reason: &'static str) {
         if let Some((name, _)) = self.attached.remove(&device.index) {
             self.forget(&name);
+            self.xdp.remove(&device.index);
             info!(device = name, reason, "detached");
         }
         // It carries an address, so somebody may expect services to be reached through it.

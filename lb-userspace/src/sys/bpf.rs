@@ -43,6 +43,8 @@ pub enum AttachType {
     CgroupInet4Getpeername = 29,
     /// `getpeername()` of an IPv6 socket.
     CgroupInet6Getpeername = 30,
+    /// Into the node from a device, before the stack (links: kernel 5.9).
+    Xdp = 37,
     /// Into the node from a device (kernel 6.6).
     TcxIngress = 46,
     /// Out of the node to a device (kernel 6.6).
@@ -54,6 +56,13 @@ pub enum AttachType {
 pub enum Target<'a> {
     /// A network device of the calling thread's namespace, by index.
     Device(u32),
+    /// The same for XDP, in generic mode or in the driver.
+    Frames {
+        /// Index of the device.
+        ifindex: u32,
+        /// Whether in generic mode.
+        generic: bool,
+    },
     /// A cgroup, by its open folder.
     Cgroup(BorrowedFd<'a>),
 }
@@ -65,7 +74,7 @@ pub struct LinkInfo {
     pub id: u32,
     /// Identifier of the program that runs.
     pub program_id: u32,
-    /// For a tcx link: the device, 0 when it is gone. For other links meaningless.
+    /// For a tcx or XDP link: the device, 0 when it is gone. For other links meaningless.
     pub ifindex: u32,
     /// For a cgroup link: the cgroup, 0 when it is gone. For other links meaningless.
     pub cgroup_id: u64,
@@ -103,6 +112,9 @@ struct LinkCreate {
     expected_revision: u64,
 }
 
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
+const XDP_FLAGS_MODE: [u32; 2] = [1 << 1, 1 << 2];
+
 /// Attaches a program by a link.
 ///
 /// Of several tcx programs on a device, ours is the first to see what comes in and the last to see what goes out: the
@@ -110,20 +122,18 @@ struct LinkCreate {
 ///
 /// # Errors
 ///
-/// What the kernel says: ENODEV for a device that is gone, EINVAL where the kernel knows no such links.
+/// What the kernel says: ENODEV for a device that is gone, EINVAL where the kernel knows no such links. For XDP: EBUSY or
+/// EEXIST if the device has another XDP program, EOPNOTSUPP if its driver has no native XDP.
 pub fn link_create(
     program: BorrowedFd<'_>,
     target: Target<'_>,
     attach_type: AttachType,
 ) -> io::Result<OwnedFd> {
-    let target = match target {
-        Target::Device(ifindex) => ifindex,
-        Target::Cgroup(folder) => folder.as_raw_fd().cast_unsigned(),
-    };
-    let flags = if attach_type == AttachType::TcxIngress {
-        BPF_F_BEFORE
-    } else {
-        0
+    let (target, flags) = match target {
+        Target::Device(ifindex) if attach_type == AttachType::TcxIngress => (ifindex, BPF_F_BEFORE),
+        Target::Device(ifindex) => (ifindex, 0),
+        Target::Frames { ifindex, generic } => (ifindex, XDP_FLAGS_MODE[usize::from(!generic)]),
+        Target::Cgroup(folder) => (folder.as_raw_fd().cast_unsigned(), 0),
     };
     let mut attr = LinkCreate {
         prog_fd: program.as_raw_fd().cast_unsigned(),
@@ -219,7 +229,7 @@ struct RawLinkInfo {
     id: u32,
     program_id: u32,
     pad: u32,
-    /// tcx: device index, then attach type. cgroup: the 64-bit cgroup id.
+    /// tcx and XDP: device index, then for tcx attach type. cgroup: the 64-bit cgroup id.
     target: [u32; 2],
     rest: [u64; 8],
 }
