@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -73,6 +74,7 @@ impl Builder {
             nodes: Vec::new(),
             pods: Vec::new(),
             client: None,
+            switch: None,
             _turn: turn,
         };
         let made = lab.make(self);
@@ -94,6 +96,7 @@ pub struct Lab {
     nodes: Vec<Host>,
     pods: Vec<Vec<Host>>,
     client: Option<Host>,
+    switch: Option<Host>,
     // The last field: others may build when all else is gone.
     _turn: Turn,
 }
@@ -139,6 +142,16 @@ impl Lab {
         self.client.as_ref().expect("a lab that was built has a client")
     }
 
+    /// The switch that connects nodes and client. Its ports are named after the hosts at their other ends: `node1`,
+    /// `client`. It has no addresses.
+    ///
+    /// # Panics
+    ///
+    /// Never: a lab that was built has one.
+    pub fn switch(&self) -> &Host {
+        self.switch.as_ref().expect("a lab that was built has a switch")
+    }
+
     /// A folder for files of the lab; it goes with the lab.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -178,7 +191,7 @@ impl Lab {
             ours::go_on()?;
             run_command("ip", &["netns", "add", name])?;
         }
-        self.describe(&nodes, &pods, &client);
+        self.describe(&nodes, &pods, &client, &switch);
         for host in self.hosts() {
             set_sysctls(host)?;
         }
@@ -233,7 +246,7 @@ impl Lab {
             .map_err(Error::io("move this process into", self.cgroup.display()))
     }
 
-    fn describe(&mut self, nodes: &[String], pods: &[Vec<String>], client: &str) {
+    fn describe(&mut self, nodes: &[String], pods: &[Vec<String>], client: &str, switch: &str) {
         let host = |name: String, v4, v6, netns: &str, cgroup| Host {
             name,
             v4,
@@ -276,6 +289,13 @@ impl Lab {
             client,
             None,
         );
+        self.switch = Some(host(
+            "switch".to_owned(),
+            Ipv4Addr::UNSPECIFIED,
+            Ipv6Addr::UNSPECIFIED,
+            switch,
+            None,
+        ));
         self.nodes = node_hosts;
         self.pods = pod_hosts;
         self.client = Some(client);

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod budget;
+mod bpffs;
 pub mod fuzz;
 pub mod manifests;
 pub mod matrix;
@@ -9,3 +10,4 @@ pub mod namespace;
 pub mod packets;
 pub mod simulation;
 pub mod stage;
+pub mod wires;

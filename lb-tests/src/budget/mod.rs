@@ -15,7 +15,7 @@ use aya::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::packets::{kernel::PrivateBpffs, native::SNAT_PORTS};
+use crate::{bpffs::PrivateBpffs, packets::native::SNAT_PORTS};
 use lb_common::abi::map;
 
 /// Most instructions that the kernel verifies (`BPF_COMPLEXITY_LIMIT_INSNS`).

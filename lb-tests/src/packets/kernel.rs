@@ -1,6 +1,6 @@
 //! Runs a case in the kernel: through `BPF_PROG_TEST_RUN`, or over a wire.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -24,7 +24,7 @@ use super::{
     wire::{self, Wire},
     world::{Entry, NEIGHBOUR_MAC, NEIGHBOURS, PODS, ROUTES, UPLINK, UPLINK_MAC},
 };
-use crate::namespace::Namespace;
+use crate::{bpffs::PrivateBpffs, namespace::Namespace};
 
 /// What a tc program returns to say that the packet goes on.
 const NEXT: u32 = -1i32 as u32;
@@ -439,35 +439,4 @@ fn mac_text(mac: [u8; 6]) -> String {
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// A bpffs that exists while the object is loaded: maps that are declared as pinned must be pinned somewhere.
-pub(crate) struct PrivateBpffs {
-    folder: tempfile::TempDir,
-}
-
-impl PrivateBpffs {
-    pub(crate) fn mount() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        rustix::mount::mount(
-            "bpf",
-            folder.path(),
-            "bpf",
-            rustix::mount::MountFlags::empty(),
-            None::<&std::ffi::CStr>,
-        )
-        .context("mount a bpffs for the test (needs root)")?;
-        Ok(Self { folder })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
-    }
-}
-
-impl Drop for PrivateBpffs {
-    fn drop(&mut self) {
-        // The folder is removed next, and says so if this failed.
-        let _ = rustix::mount::unmount(self.folder.path(), rustix::mount::UnmountFlags::DETACH);
-    }
 }
