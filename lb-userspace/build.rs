@@ -83,6 +83,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         target_dir: &target_dir,
         arch: &arch,
         endian,
+        features: "",
     };
     let built = lb_build::build(&toolchain, &request, &object)?;
     for line in built.warnings.iter().flat_map(|warning| warning.lines()) {

@@ -50,6 +50,8 @@ pub struct Request<'a> {
     pub arch: &'a str,
     /// Byte order of the kernel.
     pub endian: Endian,
+    /// Features of the package to build it with, separated by commas; empty for the product.
+    pub features: &'a str,
 }
 
 /// What a build gave.
@@ -148,6 +150,7 @@ fn command(program: &Path, subcommand: &str, toolchain: &Toolchain, request: &Re
             "-Z",
             "build-std=core",
         ])
+        .args(["--features", request.features])
         .args([
             "--color",
             "never",

@@ -16,6 +16,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod bench;
 pub mod datapath;
 pub mod flow;
 #[cfg(any(test, feature = "host"))]

@@ -26,6 +26,8 @@
     reason = "the entry point macros make public items without documentation"
 )]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod globals;
 mod maps;
 mod routes;

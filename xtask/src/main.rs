@@ -33,8 +33,8 @@ fn dispatch(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
         }
         "test" => steps::test(&rest(arguments)),
         "demo" => steps::demo(&rest(arguments)),
-        "bench" => steps::bench(),
         "budget" => steps::budget(arguments.get_flag("write")),
+        "bench" => steps::bench(&rest(arguments)),
         "fuzz" => fuzz::fuzz(
             arguments.get_one::<String>("target").map(String::as_str),
             arguments.get_one("runs").copied().unwrap_or(1_000_000),
@@ -108,9 +108,10 @@ fn cli() -> Command {
             .arg(rest("Handed to the demo")),
             step(
                 "bench",
-                "Measure what the kernel programs cost a packet, by BPF_PROG_TEST_RUN (as root)",
-                "bench",
-            ),
+                "Measure Fairlead beside nftables, iptables and no proxy at all, in the lab (as root)",
+                "bench --quick",
+            )
+            .arg(rest("Handed to the benchmark; `--help` lists them")),
             step(
                 "budget",
                 "Show what the kernel programs cost the verifier, beside what is recorded (as root)",

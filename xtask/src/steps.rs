@@ -62,12 +62,16 @@ pub(crate) fn demo(arguments: &[OsString]) -> Result<()> {
     run(demo.current_dir(workspace()))
 }
 
-/// Measures what the kernel programs cost a packet.
-pub(crate) fn bench() -> Result<()> {
+/// Measures Fairlead beside other proxies; `arguments` go to the benchmark.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     ensure_root("bench", "")?;
     setup(Wanted::BENCH)?;
-    build_programs(&HOST_PACKAGES, &[BENCH])?;
-    run(Command::new(program("debug", BENCH)?).current_dir(workspace()))
+    build_programs(&[&HOST_PACKAGES[..], &["--release"]].concat(), &[AGENT, BENCH])?;
+    let mut bench = Command::new(program("release", BENCH)?);
+    bench
+        .args(arguments)
+        .env(BINARY_VARIABLE, program("release", AGENT)?);
+    run(bench.current_dir(workspace()))
 }
 
 /// Shows what the kernel programs cost the verifier, and records it if `write`.
@@ -165,6 +169,8 @@ fn lint_kernel_programs() -> Result<()> {
         } else {
             lb_build::Endian::Little
         },
+        // The programs of the benchmark are checked with the others.
+        features: "bench",
     };
     eprintln!("==> cargo clippy on the kernel programs");
     Ok(lb_build::lint(&toolchain, &request)?)

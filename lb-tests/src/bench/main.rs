@@ -1,36 +1,64 @@
-//! `fairlead-bench`: what the kernel programs cost a packet, by `BPF_PROG_TEST_RUN`.
+//! `fairlead-bench`: Fairlead beside kube-proxy's nftables and iptables modes, and beside no proxy at all.
 //!
-//! A repeated run is given the frame as the run before left it. So the flows here translate a packet into itself: all
-//! lookups and all writes of a real one, and the next run meets the same packet. Figures are medians over rounds in
-//! which the cases take turns, because the machine's speed changes while they run.
+//! - [`programs`]: what a packet costs the kernel programs, in ns, beside a program that does the least;
+//! - [`wire`]: packets a second through a node on one core;
+//! - [`load`]: connections and requests a second from pods and from the node.
+//!
+//! Proxies take turns in one lab, in another order each round: what the machine does meanwhile meets all of them. Figures
+//! are medians over the rounds. A measurement that fails is told of with its reason, and the others go on.
 
-use anyhow::Result;
-use lb_tests::packets::{bench, kernel::Kernel};
+mod args;
+mod figures;
+mod iptables;
+mod load;
+mod machine;
+mod nftables;
+mod object;
+mod programs;
+mod proxies;
+mod report;
+mod scenes;
+mod services;
+mod stats;
+mod wire;
 
-/// Rounds in which every case is run once.
-const ROUNDS: usize = 15;
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+use self::{
+    args::{Args, Part},
+    figures::Figures,
+};
 
 fn main() -> Result<()> {
-    let cases = bench::cases();
-    let mut kernel = Kernel::load(lb_userspace::object::bytes()?)?;
-    let mut times: Vec<Vec<u32>> = vec![Vec::new(); cases.len()];
-    for _ in 0..ROUNDS {
-        for (case, times) in cases.iter().zip(&mut times) {
-            times.push(kernel.time(case)?);
-        }
+    let args = Args::parse();
+    let extent = args.extent();
+    let machine = machine::describe();
+    eprintln!("building the benchmark's kernel programs");
+    let object = object::build()?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let cpu = args.cpu.unwrap_or(cpus - 1);
+    let mut figures = Figures::default();
+    if args.wants(Part::Ns) {
+        programs::measure(&object, cpu, &extent, &mut figures)?;
     }
-    println!(
-        "{:<44}{:>10}{:>10}{:>10}",
-        "packet", "median ns", "lowest", "highest"
-    );
-    for (case, mut times) in cases.iter().zip(times) {
-        times.sort_unstable();
-        let (lowest, highest) = (times[0], times[times.len() - 1]);
-        println!(
-            "{:<44}{:>10}{lowest:>10}{highest:>10}",
-            case.name,
-            times[times.len() / 2]
-        );
+    if args.wants(Part::Packets) || args.wants(Part::Load) {
+        scenes::measure(&object, cpu, &args, &extent, &mut figures)?;
+    }
+    print!("{}", report::text(&machine, &figures));
+    let files = [
+        (
+            &args.json,
+            serde_json::to_string_pretty(&report::json(&machine, &figures))? + "\n",
+        ),
+        (&args.markdown, report::markdown(&machine, &figures)),
+    ];
+    for (path, text) in files {
+        if let Some(path) = path {
+            fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        }
     }
     Ok(())
 }

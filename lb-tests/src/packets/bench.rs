@@ -1,42 +1,237 @@
-//! Packets whose cost is measured.
+//! What packets cost the kernel programs, in ns.
+//!
+//! A repeated run is given the frame as the run before left it, so the harness programs of `lb-ebpf/src/bench.rs` restore
+//! its headers first. The floor program restores, parses and sends on in the same way, and translates nothing.
 
-use lb_common::{abi::FrontendKind, verdict::Reason};
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::Array,
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use lb_common::{
+    abi::FrontendKind,
+    bench::Plan,
+    datapath::{Hook, Role},
+    verdict::Reason,
+};
+use lb_testkit::packet::addr;
 
 use super::{
     case::Case,
-    cases::{FROM_UPLINK, FROM_WORKLOAD, MATRIX, flow, later, service, untouched},
+    cases::{
+        Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, flow, later, redirected, service, untouched,
+    },
+    kernel::{Kernel, map_of},
+    world::{UPLINK, World},
 };
 
-/// Each leaves the packet as it was, so that it can be run over and over.
+/// Room for the flows of one measurement, and more.
+const FLOWS: u32 = 65_536;
+/// Clients of a case of new flows: more than runs in one measurement, so that each run meets a new one.
+const CLIENTS: u32 = 32_768;
+/// Runs of one measurement of new flows.
+const RUNS_NEW: u32 = 5_000;
+
+/// Packets whose cost is measured. Only where the packet comes in, and what is counted, is used of a case.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (a, name, proto) in MATRIX {
-        let label = |what: &str| format!("{name} over {}: {what}", a.name);
+        let label = |what: &str| format!("{what}, {name} over {}", a.name);
+        let mut add = |what: &str, hook, world: World, packet: Vec<u8>, reason| {
+            cases.push(untouched(label(what), hook, world, packet, reason));
+        };
         let cluster_ip = || service(proto, FrontendKind::ClusterIp, a.cluster_ip, a.local, true);
-        cases.push(untouched(
-            label("to no service"),
+        let packet = later(proto, a.pod, a.elsewhere).bytes();
+        add("pass", FROM_WORKLOAD, cluster_ip(), packet, Reason::NotService);
+        let packet = first(proto, a.pod, a.cluster_ip).bytes();
+        add("new flow", FROM_WORKLOAD, cluster_ip(), packet, Reason::NewFlow);
+        let mut recorded = cluster_ip();
+        recorded.flows.push(flow(proto, a.pod, a.cluster_ip, a.local));
+        let packet = later(proto, a.pod, a.cluster_ip).bytes();
+        add(
+            "established",
             FROM_WORKLOAD,
-            cluster_ip(),
-            later(proto, a.pod, a.elsewhere).bytes(),
-            Reason::NotService,
-        ));
-        // The flow's endpoint has the service's own address.
-        let mut itself = service(proto, FrontendKind::ClusterIp, a.cluster_ip, a.cluster_ip, true);
-        itself.flows.push(flow(proto, a.pod, a.cluster_ip, a.cluster_ip));
-        cases.push(untouched(
-            label("established"),
-            FROM_UPLINK,
-            itself.clone(),
-            later(proto, a.pod, a.cluster_ip).bytes(),
+            recorded.clone(),
+            packet,
             Reason::Established,
-        ));
-        cases.push(untouched(
-            label("reply"),
-            lb_common::datapath::Hook::Egress,
-            itself,
-            later(proto, a.cluster_ip, a.pod).bytes(),
+        );
+        let packet = later(proto, a.local, a.pod).bytes();
+        add("reply", Hook::Egress, recorded, packet, Reason::ReplyRestored);
+
+        let packet = first(proto, a.outside, a.node_port).bytes();
+        let new = untouched(
+            label("new flow, redirected"),
+            FROM_UPLINK,
+            node_port(a, proto),
+            packet,
+            Reason::NewFlow,
+        );
+        let mut recorded = node_port(a, proto);
+        let mut snat = flow(proto, a.outside, a.node_port, a.remote);
+        let source = source(a);
+        snat.source = Some(addr(&source));
+        recorded.flows.push(snat);
+        let packet = later(proto, a.outside, a.node_port).bytes();
+        let forward = untouched(
+            label("established, redirected"),
+            FROM_UPLINK,
+            recorded.clone(),
+            packet,
+            Reason::Established,
+        );
+        let packet = later(proto, a.remote, &source).bytes();
+        let reply = untouched(
+            label("reply, redirected"),
+            FROM_UPLINK,
+            recorded,
+            packet,
             Reason::ReplyRestored,
-        ));
+        );
+        cases.extend([new, forward, reply].map(redirected));
     }
     cases
+}
+
+/// A NodePort service with one endpoint on another node.
+fn node_port(a: Addresses, proto: u8) -> World {
+    let mut world = service(proto, FrontendKind::NodePort, a.node_port, a.remote, false);
+    world.sources = vec![(UPLINK, addr(a.node_port).ip())];
+    world
+}
+
+/// The node's address with a port that flows are given.
+fn source(a: Addresses) -> String {
+    let mut source = addr(a.node_port);
+    source.set_port(5_000);
+    source.to_string()
+}
+
+/// What a case is measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The headers are restored, and that is all.
+    Restore,
+    /// And parsed, and the packet is sent on.
+    Floor,
+    /// The datapath.
+    Real,
+}
+
+/// The kernel programs with the benchmark's.
+pub struct Bench {
+    kernel: Kernel,
+}
+
+impl Bench {
+    /// Loads the object, which must be built with the feature `bench`, and moves the calling thread into a namespace with
+    /// routes. Tables hold nothing but what a case needs, so this is what packets cost with everything in the CPU's caches.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the programs, or the caller lacks the privileges.
+    pub fn load(object: &[u8]) -> Result<Self> {
+        let mut kernel = Kernel::with_routes_and_flows(object, FLOWS)?;
+        for name in [
+            "bench_restore",
+            "bench_floor",
+            "bench_workload",
+            "bench_uplink",
+            "bench_egress",
+        ] {
+            let program: &mut SchedClassifier = kernel.bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load program {name}"))?;
+        }
+        Ok(Self { kernel })
+    }
+
+    /// How long a packet takes, in ns: the mean over `runs` runs (fewer for new flows, which fill tables).
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or counts anything else than the case says.
+    pub fn time(&mut self, case: &Case, program: Program, runs: u32) -> Result<u32> {
+        let new = case.reason == Reason::NewFlow;
+        let runs = if new { runs.min(RUNS_NEW) } else { runs };
+        self.kernel.prepare(case)?;
+        let mut plans = Array::<_, [u32; 32]>::try_from(map_of(&mut self.kernel.bpf, "BENCH_PLAN")?)?;
+        plans.set(0, plan(case, new).as_words(), 0)?;
+        let name = match program {
+            Program::Restore => "bench_restore",
+            Program::Floor => "bench_floor",
+            Program::Real => match case.hook {
+                Hook::Ingress(Role::Workload) => "bench_workload",
+                Hook::Ingress(Role::Uplink) => "bench_uplink",
+                Hook::Egress => "bench_egress",
+            },
+        };
+        let before = self.kernel.counters()?;
+        let classifier: &mut SchedClassifier = self.kernel.bpf.program_mut(name).context(name)?.try_into()?;
+        let result = classifier.test_run(TestRunOptions {
+            data_in: Some(&case.packet),
+            repeat: runs,
+            ..TestRunOptions::new()
+        })?;
+        let counted = self.kernel.counters()?[case.reason as usize] - before[case.reason as usize];
+        let expected = if program == Program::Real {
+            u64::from(runs)
+        } else {
+            0
+        };
+        ensure!(
+            counted == expected,
+            "{}: {:?} was counted {counted} times in {runs} runs of {name}",
+            case.name,
+            case.reason
+        );
+        let redirects = result.return_value == 7;
+        ensure!(
+            program == Program::Restore || redirects == case.redirected,
+            "{}: {name} returned {}",
+            case.name,
+            result.return_value as i32
+        );
+        Ok(result.duration.as_nanos() as u32)
+    }
+}
+
+/// What the programs restore for a case.
+fn plan(case: &Case, new: bool) -> Plan {
+    let packet = &case.packet;
+    let ipv6 = packet[12] == 0x86;
+    let (transport, client, proto) = if ipv6 {
+        (54, 34, packet[20])
+    } else {
+        (34, 26, packet[23])
+    };
+    // The transport header up to its checksum.
+    let len = transport
+        + if proto == lb_common::abi::proto::TCP {
+            18
+        } else {
+            8
+        };
+    let word = |at: usize| {
+        packet
+            .get(at..at + 4)
+            .map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    let mut words = [0; 24];
+    for (nth, word) in words.iter_mut().enumerate() {
+        let mut bytes = [0; 4];
+        for (byte, from) in bytes.iter_mut().zip(packet[..len].iter().skip(4 * nth)) {
+            *byte = *from;
+        }
+        *word = u32::from_ne_bytes(bytes);
+    }
+    Plan {
+        words,
+        len: len as u32,
+        flows: if new { CLIENTS } else { 0 },
+        ports_offset: transport as u32,
+        ports: word(transport),
+        client_offset: client,
+        client: word(client as usize),
+        redirect: if case.redirected { UPLINK } else { 0 },
+        sunk_port: 0,
+    }
 }

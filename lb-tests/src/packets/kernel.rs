@@ -44,7 +44,7 @@ const ENTRIES: u32 = 4096;
 
 /// The kernel programs, loaded and attached to nothing.
 pub struct Kernel {
-    bpf: Ebpf,
+    pub(super) bpf: Ebpf,
     /// Where test runs find their routes; the calling thread is in it.
     _namespace: Option<Namespace>,
 }
@@ -57,6 +57,11 @@ impl Kernel {
     ///
     /// If the kernel refuses the programs, or the caller lacks the privileges.
     pub fn with_routes(object: &[u8]) -> Result<Self> {
+        Self::with_routes_and_flows(object, ENTRIES)
+    }
+
+    /// The same with room for so many flow entries.
+    pub(super) fn with_routes_and_flows(object: &[u8], flows: u32) -> Result<Self> {
         let namespace = Namespace::enter()?;
         for knob in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             fs::write(format!("/proc/sys/net/{knob}"), "1").context(knob)?;
@@ -87,7 +92,7 @@ impl Kernel {
         }
         Ok(Self {
             _namespace: Some(namespace),
-            ..Self::load(object)?
+            ..Self::with_flows(object, flows)?
         })
     }
 
@@ -97,6 +102,10 @@ impl Kernel {
     ///
     /// If the kernel refuses the programs, or the caller lacks the privileges.
     pub fn load(object: &[u8]) -> Result<Self> {
+        Self::with_flows(object, ENTRIES)
+    }
+
+    fn with_flows(object: &[u8], flows: u32) -> Result<Self> {
         let pins = PrivateBpffs::mount()?;
         let nets = SERVICE_CIDRS
             .map(str::parse)
@@ -112,7 +121,12 @@ impl Kernel {
             .override_global("SNAT_COUNT", &SNAT_PORTS.count, true);
         for name in map::PINNED {
             if ![map::COUNTERS, map::SOURCES4, map::SOURCES6, map::UPLINKS].contains(&name) {
-                loader.map_max_entries(name, ENTRIES);
+                let entries = if [map::FLOWS4, map::FLOWS6].contains(&name) {
+                    flows
+                } else {
+                    ENTRIES
+                };
+                loader.map_max_entries(name, entries);
             }
         }
         let mut bpf = loader.load(object).context("load the BPF object")?;
@@ -226,35 +240,6 @@ impl Kernel {
         }))
     }
 
-    /// How long a packet takes, in ns: the mean over many runs. The case must leave its packet as it was.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses, or counts anything else than the case says.
-    pub fn time(&mut self, case: &Case) -> Result<u32> {
-        const RUNS: u32 = 200_000;
-        self.prepare(case)?;
-        let before = self.counters()?;
-        let program: &mut SchedClassifier = self
-            .bpf
-            .program_mut(load::tc_program(case.hook))
-            .context("program")?
-            .try_into()?;
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(&case.packet),
-            repeat: RUNS,
-            ..TestRunOptions::new()
-        })?;
-        let counted = self.counters()?[case.reason as usize] - before[case.reason as usize];
-        ensure!(
-            counted == u64::from(RUNS),
-            "{}: {:?} was counted {counted} times",
-            case.name,
-            case.reason
-        );
-        Ok(result.duration.as_nanos() as u32)
-    }
-
     /// Attaches the program for a hook to the wire's device.
     ///
     /// # Errors
@@ -284,7 +269,7 @@ impl Kernel {
         })
     }
 
-    fn prepare(&mut self, case: &Case) -> Result<()> {
+    pub(super) fn prepare(&mut self, case: &Case) -> Result<()> {
         self.reset()?;
         for entry in case.world.entries(monotonic_ns()) {
             self.write(&entry).with_context(|| format!("write {entry:x?}"))?;
@@ -353,7 +338,7 @@ impl Kernel {
         }
     }
 
-    fn counters(&self) -> Result<Vec<u64>> {
+    pub(super) fn counters(&self) -> Result<Vec<u64>> {
         let counters =
             PerCpuArray::<&MapData, u64>::try_from(self.bpf.map(map::COUNTERS).context("COUNTERS")?)?;
         (0..Reason::COUNT)
@@ -409,7 +394,7 @@ fn only_change(before: &[u64], after: &[u64]) -> Result<Reason> {
     }
 }
 
-fn map_of<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+pub(super) fn map_of<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
     bpf.map_mut(name)
         .with_context(|| format!("the object has no map {name}"))
 }

@@ -55,6 +55,7 @@ impl Wanted {
     /// What the benchmark needs.
     pub(crate) const BENCH: Self = Self {
         toolchain: true,
+        lab: true,
         ..Self::NOTHING
     };
     /// What the tests need.

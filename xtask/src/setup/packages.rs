@@ -55,14 +55,18 @@ pub(crate) const LAB: [Package; 15] = [
     package(
         "iptables",
         "iptables",
-        "proves that rules of other tools keep working",
+        "proves that rules of other tools keep working; a benchmark's baseline",
     ),
     package(
         "kmod",
         "modprobe",
         "loads the kernel modules of the lab's devices",
     ),
-    package("nftables", "nft", "proves that rules of other tools keep working"),
+    package(
+        "nftables",
+        "nft",
+        "proves that rules of other tools keep working; a benchmark's baseline",
+    ),
     Package {
         name: "nginx-light",
         program: "nginx",

@@ -215,7 +215,7 @@ fn rewritten(
 }
 
 /// The same, the node sending the packet out itself.
-fn redirected(case: Case) -> Case {
+pub(super) fn redirected(case: Case) -> Case {
     Case {
         redirected: true,
         ..case

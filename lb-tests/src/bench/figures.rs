@@ -1,0 +1,206 @@
+//! All figures of a run.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{
+    load::Load,
+    proxies::Proxy,
+    stats::{Samples, Summary},
+    wire::Path,
+};
+
+/// Something that is measured in the lab with every proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scene {
+    /// Packets a second on one core.
+    Packets(Path),
+    /// Connections or requests a second from a pod.
+    FromPod(Load),
+    /// The same from a process of the node.
+    FromNode(Load),
+}
+
+impl Scene {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Packets(Path::Uplink),
+        Self::Packets(Path::Pod),
+        Self::FromPod(Load::Connections),
+        Self::FromPod(Load::Requests),
+        Self::FromPod(Load::Datagrams),
+        Self::FromNode(Load::Connections),
+        Self::FromNode(Load::Requests),
+        Self::FromNode(Load::Datagrams),
+    ];
+
+    /// Name in files.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Packets(Path::Uplink) => "packets-uplink-nodeport-remote",
+            Self::Packets(Path::Pod) => "packets-pod-clusterip-remote",
+            Self::FromPod(Load::Connections) => "connections-pod",
+            Self::FromPod(Load::Requests) => "requests-pod",
+            Self::FromPod(Load::Datagrams) => "datagrams-pod",
+            Self::FromNode(Load::Connections) => "connections-node",
+            Self::FromNode(Load::Requests) => "requests-node",
+            Self::FromNode(Load::Datagrams) => "datagrams-node",
+        }
+    }
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Packets(Path::Uplink) => "packets/s, uplink → NodePort → other node",
+            Self::Packets(Path::Pod) => "packets/s, pod → ClusterIP → other node",
+            Self::FromPod(Load::Connections) => "TCP connections/s, pod → ClusterIP",
+            Self::FromPod(Load::Requests) => "TCP requests/s, pod → ClusterIP",
+            Self::FromPod(Load::Datagrams) => "UDP requests/s, pod → ClusterIP",
+            Self::FromNode(Load::Connections) => "TCP connections/s, node → ClusterIP",
+            Self::FromNode(Load::Requests) => "TCP requests/s, node → ClusterIP",
+            Self::FromNode(Load::Datagrams) => "UDP requests/s, node → ClusterIP",
+        })
+    }
+}
+
+/// What is measured: a scene, with so many services, with a proxy.
+pub(crate) type Key = (Scene, usize, Proxy);
+
+/// What came of measuring one thing in all rounds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// The figures.
+    pub(crate) samples: Samples,
+    /// Why others could not be measured.
+    pub(crate) failures: Vec<String>,
+}
+
+/// What a packet costs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cost {
+    /// With headers only restored, ns.
+    pub(crate) restore: Samples,
+    /// With the floor program, ns.
+    pub(crate) floor: Samples,
+    /// With the datapath, ns.
+    pub(crate) real: Samples,
+    /// Why others could not be measured.
+    pub(crate) failures: Vec<String>,
+}
+
+impl Cost {
+    /// The cost as a multiple of the floor's. Both with what restoring the headers costs, which the harness adds; so as
+    /// not to hide anything behind it, [`Self::net_ratio`] is without.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        Some(self.real.summary()?.median / self.floor.summary()?.median)
+    }
+
+    /// The same without what restoring the headers costs.
+    pub(crate) fn net_ratio(&self) -> Option<f64> {
+        let restore = self.restore.summary()?.median;
+        let floor = self.floor.summary()?.median - restore;
+        (floor > 0.0).then_some((self.real.summary()?.median - restore) / floor)
+    }
+}
+
+/// All figures of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    /// What packets cost, in the order of the cases.
+    pub(crate) costs: Vec<(String, Cost)>,
+    /// What the lab gave.
+    pub(crate) lab: BTreeMap<Key, Outcome>,
+    /// What was left out, and why.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Figures {
+    /// What is said of one thing, if it was measured at all.
+    pub(crate) fn summary(&self, key: Key) -> Option<Summary> {
+        self.lab.get(&key)?.samples.summary()
+    }
+
+    /// How many times as much as another proxy one has, by their medians.
+    pub(crate) fn ratio(&self, scene: Scene, services: usize, one: Proxy, other: Proxy) -> Option<f64> {
+        let of = |proxy| Some(self.summary((scene, services, proxy))?.median);
+        Some(of(one)? / of(other)?)
+    }
+
+    /// Things without a single figure, with the reason.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let why = |failures: &[String]| failures.first().cloned().unwrap_or_else(|| "not run".to_owned());
+        let lab = self
+            .lab
+            .iter()
+            .filter(|(_, outcome)| outcome.samples.values().is_empty())
+            .map(|((scene, services, proxy), outcome)| {
+                format!(
+                    "{scene}, {services} services, {}: {}",
+                    proxy.name(),
+                    why(&outcome.failures)
+                )
+            });
+        let costs = self
+            .costs
+            .iter()
+            .filter(|(_, cost)| cost.ratio().is_none())
+            .map(|(name, cost)| format!("{name}: {}", why(&cost.failures)));
+        costs.chain(lab).collect()
+    }
+}
+
+/// A goal of the project and how far it is met.
+pub(crate) struct Target {
+    /// What is wanted.
+    pub(crate) goal: String,
+    /// The figure; none if it was not measured.
+    pub(crate) figure: Option<f64>,
+    /// Whether it is met.
+    pub(crate) met: bool,
+}
+
+/// What the project wants of itself at this stage.
+pub(crate) fn targets(figures: &Figures) -> Vec<Target> {
+    /// Established packets may cost so many times the floor.
+    const FLOORS: f64 = 2.5;
+    /// Packets from the uplink by XDP.
+    const XDP: f64 = 3.0;
+    /// Connections from pods.
+    const CONNECTIONS: f64 = 1.1;
+    let mut targets = Vec::new();
+    for (name, cost) in &figures.costs {
+        if name.starts_with("established") {
+            let figure = cost.ratio();
+            targets.push(Target {
+                goal: format!("{name}: at most {FLOORS} × the floor"),
+                figure,
+                met: figure.is_some_and(|figure| figure <= FLOORS),
+            });
+        }
+    }
+    let counts: std::collections::BTreeSet<usize> = figures.lab.keys().map(|(_, count, _)| *count).collect();
+    let wanted = [
+        (Scene::Packets(Path::Uplink), Proxy::FairleadXdp, XDP),
+        (Scene::FromPod(Load::Connections), Proxy::FairleadTc, CONNECTIONS),
+    ];
+    for (scene, own, factor) in wanted {
+        if !figures.lab.keys().any(|(of, ..)| *of == scene) {
+            continue;
+        }
+        for count in &counts {
+            for other in [Proxy::Nftables, Proxy::Iptables] {
+                let figure = figures.ratio(scene, *count, own, other);
+                targets.push(Target {
+                    goal: format!(
+                        "{scene}, {count} services: {} at least {factor} × {}",
+                        own.name(),
+                        other.name()
+                    ),
+                    figure,
+                    met: figure.is_some_and(|figure| figure >= factor),
+                });
+            }
+        }
+    }
+    targets
+}

@@ -1,0 +1,108 @@
+//! The benchmark runs, and measures everything that it says it does.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+/// Packets whose cost is measured: seven kinds for TCP and UDP over IPv4 and IPv6.
+const PACKETS: usize = 28;
+/// Scenes of the lab.
+const SCENES: usize = 8;
+/// Proxies at least: none, Fairlead by tc, nftables, iptables.
+const PROXIES: usize = 4;
+
+#[test]
+fn a_quick_run_has_a_figure_for_everything() {
+    run().unwrap();
+}
+
+fn run() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (json, markdown) = (
+        folder.path().join("figures.json"),
+        folder.path().join("tables.md"),
+    );
+    let rules = folder.path().join("rules");
+    let result = Command::new(env!("CARGO_BIN_EXE_fairlead-bench"))
+        .arg("--quick")
+        .arg("--json")
+        .arg(&json)
+        .arg("--markdown")
+        .arg(&markdown)
+        .arg("--rules")
+        .arg(&rules)
+        .output()
+        .context("start the benchmark")?;
+    let said = format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&result.stderr),
+        String::from_utf8_lossy(&result.stdout)
+    );
+    ensure!(
+        result.status.success(),
+        "the benchmark ended with {}:\n{said}",
+        result.status
+    );
+    let figures: Value = serde_json::from_str(&fs::read_to_string(&json)?)?;
+    let list = |name: &str| -> Result<Vec<Value>> {
+        let list = figures.get(name).and_then(Value::as_array);
+        list.cloned()
+            .with_context(|| format!("no list {name:?} in {figures:#}"))
+    };
+
+    ensure!(
+        list("missing")?.is_empty(),
+        "figures are missing: {:#?}\n{said}",
+        list("missing")?
+    );
+    let packets = list("ns_per_packet")?;
+    ensure!(
+        packets.len() == PACKETS,
+        "{} packets were measured:\n{said}",
+        packets.len()
+    );
+    for packet in &packets {
+        for what in ["ns", "floor", "restore"] {
+            positive(&packet[what]).with_context(|| format!("{what} of {}:\n{said}", packet["packet"]))?;
+        }
+    }
+    let lab = list("lab")?;
+    ensure!(
+        lab.len() >= SCENES * PROXIES,
+        "{} figures of the lab:\n{said}",
+        lab.len()
+    );
+    for figure in &lab {
+        positive(&figure["per_second"]).with_context(|| format!("{figure}:\n{said}"))?;
+    }
+    for name in ["date", "command", "machine", "kernel"] {
+        let value = figures["machine"][name].as_str().unwrap_or_default();
+        ensure!(!value.is_empty(), "the machine's {name} is missing:\n{said}");
+    }
+    for (file, word) in [
+        ("nftables-10.nft", "numgen random mod 3"),
+        ("iptables-10.rules", "--mode random --probability 0.3333333333"),
+        ("services-10.yaml", "kind: EndpointSlice"),
+        ("sysctls.txt", "nf_conntrack_tcp_timeout_established"),
+    ] {
+        let text = fs::read_to_string(rules.join(file)).with_context(|| file.to_owned())?;
+        ensure!(text.contains(word), "{file} lacks {word:?}");
+    }
+    let tables = fs::read_to_string(&markdown)?;
+    ensure!(
+        tables.contains("### Targets"),
+        "the tables lack the targets:\n{tables}"
+    );
+    Ok(())
+}
+
+/// Whether there is a median above 0.
+fn positive(samples: &Value) -> Result<()> {
+    let median = samples["summary"]["median"].as_f64();
+    ensure!(
+        median.is_some_and(|median| median > 0.0),
+        "there is no median: {samples}"
+    );
+    Ok(())
+}
