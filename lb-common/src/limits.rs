@@ -63,6 +63,9 @@ pub const SNAT_ATTEMPTS: u32 = 32;
 /// (`icmp_msgs_per_sec`).
 pub const ANSWERS_PER_SECOND: u64 = 1_000;
 
+/// Source ranges of all load balancers of a family together, counted for each service port. They take memory as they come.
+pub const RANGES: u32 = 65_536;
+
 /// Networks of cluster IPs of each family that the kernel programs can be told of. Kubernetes begins with one and can be
 /// given more (KEP-1880).
 pub const SERVICE_CIDRS: usize = 4;

@@ -2,14 +2,14 @@
 //! [`EARLY_WORKS`] and [`ANSWERS`] are pinned by name.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        NamespaceKind, Service, SocketKey, SocketPeer, Uplink,
+        NamespaceKind, Range, Service, SocketKey, SocketPeer, Uplink,
     },
     datapath::Works,
     limits,
@@ -106,6 +106,13 @@ pub(crate) static FRAGMENTS4: LruHashMap<FragmentKey<V4>, Fragment<V4>> =
 #[map]
 pub(crate) static FRAGMENTS6: LruHashMap<FragmentKey<V6>, Fragment<V6>> =
     LruHashMap::pinned(limits::FRAGMENTS, 0);
+/// The clients that services with source ranges allow.
+#[map]
+pub(crate) static RANGES4: LpmTrie<Range<V4>, u32> = LpmTrie::pinned(limits::RANGES, BPF_F_NO_PREALLOC);
+
+/// The clients that services with source ranges allow.
+#[map]
+pub(crate) static RANGES6: LpmTrie<Range<V6>, u32> = LpmTrie::pinned(limits::RANGES, BPF_F_NO_PREALLOC);
 
 /// Where the tc programs work on a packet. Not pinned: it holds nothing between packets.
 #[map]

@@ -6,12 +6,12 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    maps::{Array, LruHashMap},
+    maps::{Array, LruHashMap, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
-        SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
+        Service, SocketKey, SocketPeer,
     },
     datapath::{InsertError, Tables, V4, V6},
 };
@@ -19,7 +19,8 @@ use lb_common::{
 use crate::globals;
 use crate::maps::{
     AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS4,
-    FRAGMENTS6, FRONTENDS4, FRONTENDS6, MAGLEV, SERVICES, SOCKETS4, SOCKETS6, SOURCES4, SOURCES6,
+    FRAGMENTS6, FRONTENDS4, FRONTENDS6, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4, SOCKETS6, SOURCES4,
+    SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -48,7 +49,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident) => {
+    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident, $ranges:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
@@ -60,6 +61,14 @@ macro_rules! tables {
             #[inline(always)]
             fn is_for_services(&self, addr: $addr) -> bool {
                 globals::$is_for_services(addr)
+            }
+
+            #[inline(always)]
+            fn is_allowed(&self, service: u32, client: $addr) -> bool {
+                const BITS: u32 = Range::<$addr>::BITS + 8 * size_of::<$addr>() as u32;
+                $ranges
+                    .get(Key::new(BITS, Range { service, client }))
+                    .is_some()
             }
 
             #[inline(always)]
@@ -196,7 +205,8 @@ tables!(
     SOCKETS4,
     SOURCES4,
     AFFINITY4,
-    FRAGMENTS4
+    FRAGMENTS4,
+    RANGES4
 );
 tables!(
     V6,
@@ -209,5 +219,6 @@ tables!(
     SOCKETS6,
     SOURCES6,
     AFFINITY6,
-    FRAGMENTS6
+    FRAGMENTS6,
+    RANGES6
 );

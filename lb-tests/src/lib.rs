@@ -1,8 +1,8 @@
 //! Tests of Fairlead against real kernels: packet tables, and agents in a lab of network namespaces.
 
 pub mod agent;
-pub mod budget;
 mod bpffs;
+pub mod budget;
 pub mod fuzz;
 pub mod manifests;
 pub mod matrix;

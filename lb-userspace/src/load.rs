@@ -4,14 +4,14 @@ use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapError, MapInfo, MapType},
+    maps::{MapError, MapInfo, MapType, lpm_trie},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
 };
 use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, Prefix, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
+        FrontendKey, Prefix, Range, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
     },
     datapath::{Hook, Ports, Role},
     flow::Timeouts,
@@ -191,7 +191,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 21] {
+    fn layouts(&self) -> [Layout; 23] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -223,6 +223,8 @@ impl Sizes {
             of::<AffinityKey<V6>, Affinity>(map::AFFINITY6, limits::AFFINITIES),
             of::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, limits::FRAGMENTS),
             of::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, limits::FRAGMENTS),
+            of::<lpm_trie::Key<Range<V4>>, u32>(map::RANGES4, limits::RANGES),
+            of::<lpm_trie::Key<Range<V6>>, u32>(map::RANGES6, limits::RANGES),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
             of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
@@ -230,6 +232,9 @@ impl Sizes {
         ]
     }
 }
+
+/// `BPF_F_NO_PREALLOC`.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// `BPF_F_MMAPABLE`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -247,6 +252,7 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         | map::NAMESPACES
         | map::UPLINKS => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
+        map::RANGES4 | map::RANGES6 => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
         _ => (MapType::LruHash, 0),

@@ -7,9 +7,14 @@
 //! Addresses and ports are in their ordinary form here (`IpAddr`, ports in host order). Whoever applies a plan
 //! turns them into the form that maps hold ([`lb_common::abi`]).
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
-pub use lb_common::abi::{FrontendKind, TableRef};
+use ipnet::IpNet;
+pub use lb_common::abi::{FrontendFlags, FrontendKind, TableRef};
 
 /// An address family. Backend indexes are per family: index 7 of IPv4 and index 7 of IPv6 are two backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,11 +189,27 @@ pub enum Op {
         service: u32,
         /// Which kind of address it is.
         kind: FrontendKind,
+        /// [`FrontendFlags`].
+        flags: u8,
     },
     /// Removes a frontend. One that is not there is no error: that is what was wanted.
     DeleteFrontend {
         /// The frontend.
         frontend: FrontendAddr,
+    },
+    /// Allows clients at the frontends of a service that have [`FrontendFlags::RANGES`].
+    PutRange {
+        /// Index into SERVICES.
+        service: u32,
+        /// The clients; its family says which of RANGES4 and RANGES6.
+        range: IpNet,
+    },
+    /// Allows them no more. A range that is not there is no error.
+    DeleteRange {
+        /// Index into SERVICES.
+        service: u32,
+        /// The clients.
+        range: IpNet,
     },
     /// Says that an address belongs to services, or as which kind of address.
     PutAddress {
@@ -223,6 +244,8 @@ pub struct SnapshotFrontend {
     pub service: u32,
     /// Kind of address; `None` if the map holds a number that no kind has.
     pub kind: Option<FrontendKind>,
+    /// [`FrontendFlags`].
+    pub flags: u8,
 }
 
 /// An element of BACKENDS4 or BACKENDS6 that is not all zero.
@@ -260,6 +283,8 @@ pub struct Snapshot {
     /// By service id, for the ids that frontends name: the slots of its table, read from MAGLEV. A service is absent
     /// here if its table is empty or does not lie inside MAGLEV.
     pub tables: BTreeMap<u32, Vec<u32>>,
+    /// Every element of RANGES4 and RANGES6, by service.
+    pub ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     /// Elements of BACKENDS4 and BACKENDS6 that are not all zero.
     pub backends: BTreeMap<(Family, u32), SnapshotBackend>,
 }

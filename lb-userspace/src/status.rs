@@ -2,10 +2,10 @@
 
 use std::{io, path::Path};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-    FrontendKey, NamespaceKind, SocketKey, SocketPeer, TableRef, Uplink, XdpMode, XdpWhy, map,
+    FrontendKey, NamespaceKind, Range, SocketKey, SocketPeer, TableRef, Uplink, XdpMode, XdpWhy, map,
 };
 use thiserror::Error;
 
@@ -105,6 +105,8 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.hash::<AffinityKey<V6>, Affinity>(map::AFFINITY6, out)?;
     maps.hash::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, out)?;
     maps.hash::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, out)?;
+    maps.ranges::<V4>(map::RANGES4, out)?;
+    maps.ranges::<V6>(map::RANGES6, out)?;
     write_flows(&count(maps.0)?, out)?;
     writeln!(out, "packets and calls")?;
     for (reason, count) in read_counters(&maps.counters()?)? {
@@ -241,6 +243,21 @@ impl Maps<'_> {
         };
         let map =
             HashMap::<MapData, K, V>::try_from(map).map_err(|source| StatusError::Map { name, source })?;
+        line(out, name, map.keys().filter(Result::is_ok).count(), capacity)
+    }
+
+    /// A line on how many source ranges there are.
+    fn ranges<A: Copy + 'static>(
+        &self,
+        name: &'static str,
+        out: &mut impl io::Write,
+    ) -> Result<(), StatusError>
+    where
+        Range<A>: aya::Pod,
+    {
+        let (data, capacity) = self.open(name)?;
+        let map = LpmTrie::<MapData, Range<A>, u32>::try_from(Map::LpmTrie(data))
+            .map_err(|source| StatusError::Map { name, source })?;
         line(out, name, map.keys().filter(Result::is_ok).count(), capacity)
     }
 

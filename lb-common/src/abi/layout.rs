@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
-    SocketKey, SocketPeer, TableRef, Tuple, Uplink,
+    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
+    Service, SocketKey, SocketPeer, TableRef, Tuple, Uplink,
 };
 
 type V4 = u32;
@@ -23,7 +23,9 @@ macro_rules! layout {
 
 layout!(FrontendKey<V4>, 8, { addr: V4 = 0, port: u16 = 4, proto: u8 = 6, pad: u8 = 7 });
 layout!(FrontendKey<V6>, 20, { addr: V6 = 0, port: u16 = 16, proto: u8 = 18, pad: u8 = 19 });
-layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, pad: [u8; 3] = 5 });
+layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, flags: u8 = 5, pad: [u8; 2] = 6 });
+layout!(Range<V4>, 8, { service: u32 = 0, client: V4 = 4 });
+layout!(Range<V6>, 20, { service: u32 = 0, client: V6 = 4 });
 layout!(Service, 8, { table: TableRef = 0 });
 layout!(Backend<V4>, 12, { addr: V4 = 0, generation: u32 = 4, port: u16 = 8, flags: u8 = 10, proto: u8 = 11 });
 layout!(Backend<V6>, 24, { addr: V6 = 0, generation: u32 = 16, port: u16 = 20, flags: u8 = 22, proto: u8 = 23 });
@@ -80,6 +82,8 @@ mod pod {
         FrontendKey<V4>,
         FrontendKey<V6>,
         Frontend,
+        Range<V4>,
+        Range<V6>,
         Service,
         AffinityKey<V4>,
         AffinityKey<V6>,

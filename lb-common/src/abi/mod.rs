@@ -26,8 +26,8 @@ pub use self::{
     fragment::{Fragment, FragmentKey},
     prefix::{EitherPrefix, Prefix},
     service::{
-        Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendKey, FrontendKind, Policies, Scope,
-        Service, TableRef,
+        Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendFlags, FrontendKey, FrontendKind,
+        Policies, Range, Scope, Service, TableRef,
     },
     socket::{NamespaceKind, SocketKey, SocketPeer},
 };
@@ -94,12 +94,16 @@ pub mod map {
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// The node's uplinks, for XDP: device index → `Uplink`.
     pub const UPLINKS: &str = "UPLINKS";
+    /// The IPv4 clients that services with source ranges allow: `Range<u32>`, by longest prefix.
+    pub const RANGES4: &str = "RANGES4";
+    /// The same for IPv6 clients.
+    pub const RANGES6: &str = "RANGES6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 21] = [
+    pub const PINNED: [&str; 23] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
         FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
-        FRAGMENTS6, UPLINKS, COUNTERS,
+        FRAGMENTS6, RANGES4, RANGES6, UPLINKS, COUNTERS,
     ];
 }

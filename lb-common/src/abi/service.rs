@@ -77,8 +77,36 @@ pub struct Frontend {
     pub service: u32,
     /// A [`FrontendKind`] as its number.
     pub kind: u8,
+    /// [`FrontendFlags`].
+    pub flags: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
+}
+
+/// Bits of [`Frontend::flags`].
+pub struct FrontendFlags;
+
+impl FrontendFlags {
+    /// Only sources that RANGES has for the service may open flows.
+    pub const RANGES: u8 = 1;
+    /// The node's own processes may not: RANGES has none of the node's addresses.
+    pub const NODE_REFUSED: u8 = 2;
+}
+
+/// Clients that a service allows at frontends with [`FrontendFlags::RANGES`]: the data of an element of RANGES, behind
+/// the number of bits that count ([`Range::BITS`] and those of the network).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Range<A> {
+    /// Index into SERVICES.
+    pub service: u32,
+    /// The first address, bytes as in the packet.
+    pub client: A,
+}
+
+impl<A> Range<A> {
+    /// Bits before the address.
+    pub const BITS: u32 = 32;
 }
 
 impl Frontend {
@@ -95,8 +123,15 @@ impl Frontend {
         Self {
             service,
             kind: kind as u8,
-            pad: [0; 3],
+            flags: 0,
+            pad: [0; 2],
         }
+    }
+
+    /// The same with these [`FrontendFlags`].
+    #[must_use]
+    pub const fn with_flags(self, flags: u8) -> Self {
+        Self { flags, ..self }
     }
 }
 

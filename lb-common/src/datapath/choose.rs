@@ -3,8 +3,8 @@
 use super::{Env, Family, Role, Tables, Work, address, family};
 use crate::{
     abi::{
-        Address, Affinity, AffinityKey, Backend, FlowKey, Frontend, FrontendKey, FrontendKind, Policies,
-        Scope,
+        Address, Affinity, AffinityKey, Backend, FlowKey, Frontend, FrontendFlags, FrontendKey, FrontendKind,
+        Policies, Scope,
     },
     maglev,
     verdict::Reason,
@@ -22,6 +22,9 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     let Some(frontend) = frontend::<F, _>(tables, key) else {
         return Err(address::without_frontend::<F, _>(tables, work, role));
     };
+    if frontend.flags & FrontendFlags::RANGES != 0 && !tables.is_allowed(frontend.service, key.tuple.src) {
+        return Err(Reason::SourceNotAllowed);
+    }
     let choice = Choice::of_packet(frontend, key, role, env.now());
     match choose::<F, _>(tables, &choice, &mut work.backend) {
         Ok(index) => {

@@ -6,7 +6,9 @@ use super::{
     choose::{self, Choice, Failure},
 };
 use crate::{
-    abi::{Address, Backend, Frontend, FrontendKey, FrontendKind, SocketKey, SocketPeer, proto},
+    abi::{
+        Address, Backend, Frontend, FrontendFlags, FrontendKey, FrontendKind, SocketKey, SocketPeer, proto,
+    },
     maglev,
     verdict::Reason,
 };
@@ -68,6 +70,9 @@ pub fn destination<F: Family, T: Tables<F>>(tables: &T, ask: &Ask<F::Addr>) -> D
     };
     if matches!(ask.caller, Caller::Pod) && packets_know_better::<F, _>(tables, ask, &frontend) {
         return Destination::Unchanged(Reason::SocketLeftToPackets);
+    }
+    if frontend.flags & FrontendFlags::NODE_REFUSED != 0 {
+        return Destination::Unchanged(Reason::SocketSourceNotAllowed);
     }
     let choice = Choice {
         service: frontend.service,

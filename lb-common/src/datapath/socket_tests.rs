@@ -191,6 +191,29 @@ fn unknown_ports_of_cluster_ips_are_refused_but_a_udp_socket_may_be_connected_to
 }
 
 #[test]
+fn a_load_balancer_s_address_whose_ranges_leave_the_node_out_refuses_its_processes() {
+    let tables = world(&[BACKEND]);
+    let asked = |flags| {
+        let frontend = Frontend::new(5, FrontendKind::LoadBalancer).with_flags(flags);
+        let key = FrontendKey::new(CLUSTER_IP, PORT, TCP);
+        tables.v4.frontends.borrow_mut().insert(key, frontend);
+        ask(&tables, COOKIE, CLUSTER_IP, PORT)
+    };
+    assert_eq!(
+        asked(FrontendFlags::RANGES | FrontendFlags::NODE_REFUSED),
+        Destination::Unchanged(Reason::SocketSourceNotAllowed)
+    );
+    assert_eq!(
+        asked(FrontendFlags::RANGES),
+        Destination::Endpoint {
+            addr: BACKEND.0,
+            port: BACKEND.1
+        },
+        "no range has to hold an address that a socket does not have yet"
+    );
+}
+
+#[test]
 fn a_service_without_endpoints_refuses() {
     let tables = world(&[]);
     let asked = ask(&tables, COOKIE, CLUSTER_IP, PORT);

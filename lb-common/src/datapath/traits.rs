@@ -95,6 +95,8 @@ pub trait Tables<F: Family> {
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether the address lies in a network that is for services alone, as far as the operator has told.
     fn is_for_services(&self, addr: F::Addr) -> bool;
+    /// Whether the service with that identifier allows that client, where its frontend asks for source ranges.
+    fn is_allowed(&self, service: u32, client: F::Addr) -> bool;
     /// The service with that identifier.
     fn service(&self, id: u32) -> Option<Service>;
     /// The backend index in a Maglev slot.

@@ -36,6 +36,8 @@ pub struct MemoryTables {
 pub struct PerFamily<A> {
     /// FRONTENDS.
     pub frontends: Map<FrontendKey<A>, Frontend>,
+    /// RANGES, by service.
+    pub ranges: Map<u32, Vec<Prefix<A>>>,
     /// Networks that are for services alone.
     pub service_cidrs: Vec<Prefix<A>>,
     /// BACKENDS.
@@ -58,6 +60,7 @@ impl<A> Default for PerFamily<A> {
     fn default() -> Self {
         Self {
             frontends: RefCell::default(),
+            ranges: RefCell::default(),
             service_cidrs: Vec::new(),
             backends: RefCell::default(),
             endpoints: RefCell::default(),
@@ -108,6 +111,12 @@ where
             .service_cidrs
             .iter()
             .any(|prefix| prefix.contains(addr))
+    }
+
+    fn is_allowed(&self, service: u32, client: F::Addr) -> bool {
+        let ranges = self.family().ranges.borrow();
+        let ranges = ranges.get(&service);
+        ranges.is_some_and(|ranges| ranges.iter().any(|range| range.contains(client)))
     }
 
     fn service(&self, id: u32) -> Option<Service> {

@@ -196,7 +196,7 @@ impl<'a> Ends<'a> {
         let mut frame = packet::udp(&format!("{client}:32768"), &format!("{addr}:{port}"))
             .payload(&[0; 4 * GENERATED_WORDS - 42])
             // Receiving hardware checks it; conntrack would do so here in software.
-            .no_udp_checksum()
+            .no_checksum()
             .bytes();
         ensure!(
             frame.len() == 4 * GENERATED_WORDS,

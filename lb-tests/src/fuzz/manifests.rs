@@ -33,6 +33,7 @@ fn limits() -> Limits {
         max_backends: 16,
         max_frontends: 16,
         maglev_slots: 4_096,
+        max_ranges: 8,
         grace: Duration::ZERO,
     }
 }

@@ -3,7 +3,7 @@
 //! A repeated run is given the frame as the run before left it, so the harness programs of `lb-ebpf/src/bench.rs` restore
 //! its headers first. The floor program restores, parses and sends on in the same way, and translates nothing.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     maps::Array,
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
@@ -162,6 +162,7 @@ impl Bench {
                 Hook::Ingress(Role::Workload) => "bench_workload",
                 Hook::Ingress(Role::Uplink) => "bench_uplink",
                 Hook::Egress => "bench_egress",
+                Hook::Early => bail!("{}: frames before the stack are measured on a wire", case.name),
             },
         };
         let before = self.kernel.counters()?;

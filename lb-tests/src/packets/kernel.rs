@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, fs};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
-        Uplink, XdpMode, XdpWhy, map,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
+        Service, Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -151,9 +151,7 @@ impl Kernel {
     /// If a map cannot be written or the run fails.
     pub fn run(&mut self, case: &Case) -> Result<Outcome> {
         self.prepare(case)?;
-        for frame in &case.before {
-            self.test_run(case, frame)?;
-        }
+        self.run_before(case)?;
         let before = self.counters()?;
         let (verdict, packet) = self.test_run(case, &case.packet)?;
         let reason = only_change(&before, &self.counters()?)?;
@@ -177,6 +175,14 @@ impl Kernel {
         })
     }
 
+    /// The frames that come before a case's packet, which tc works on.
+    fn run_before(&mut self, case: &Case) -> Result<()> {
+        for frame in &case.before {
+            self.test_run(case, frame)?;
+        }
+        Ok(())
+    }
+
     /// What an XDP program makes of a case's packet: none if it goes up. Test runs come in by the loopback device, which
     /// is made an uplink, and the Ethernet addresses of what goes out are checked and made those of the case.
     ///
@@ -197,6 +203,7 @@ impl Kernel {
             &UPLINK,
             &Uplink::new(UPLINK_MAC, XdpMode::Native, XdpWhy::Asked),
         )?;
+        self.run_before(case)?;
         let before = (self.counters()?, self.flows()?);
         let xdp: &mut Xdp = self.bpf.program_mut(program).context(program)?.try_into()?;
         let mut packet = vec![0; case.packet.len() + 256];
@@ -303,6 +310,8 @@ impl Kernel {
         clear::<FragmentKey<u32>, Fragment<u32>>(&mut self.bpf, map::FRAGMENTS4)?;
         clear::<FragmentKey<[u32; 4]>, Fragment<[u32; 4]>>(&mut self.bpf, map::FRAGMENTS6)?;
         clear::<u32, Uplink>(&mut self.bpf, map::UPLINKS)?;
+        disallow::<Range<u32>>(&mut self.bpf, map::RANGES4)?;
+        disallow::<Range<[u32; 4]>>(&mut self.bpf, map::RANGES6)?;
         clear::<u32, u32>(&mut self.bpf, map::SOURCES4)?;
         clear::<u32, [u32; 4]>(&mut self.bpf, map::SOURCES6)
     }
@@ -319,6 +328,8 @@ impl Kernel {
             Entry::Affinity6(key, value) => put(&mut self.bpf, map::AFFINITY6, key, value),
             Entry::Fragment4(key, value) => put(&mut self.bpf, map::FRAGMENTS4, key, value),
             Entry::Fragment6(key, value) => put(&mut self.bpf, map::FRAGMENTS6, key, value),
+            Entry::Range4(range, len) => allow(&mut self.bpf, map::RANGES4, *range, *len),
+            Entry::Range6(range, len) => allow(&mut self.bpf, map::RANGES6, *range, *len),
             Entry::Source4(device, addr) => put(&mut self.bpf, map::SOURCES4, device, addr),
             Entry::Source6(device, addr) => put(&mut self.bpf, map::SOURCES6, device, addr),
             Entry::Service(id, value) => set::<Service>(&mut self.bpf, map::SERVICES, *id, value),
@@ -401,6 +412,20 @@ pub(super) fn map_of<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::m
 
 fn put<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str, key: &K, value: &V) -> Result<()> {
     Ok(HashMap::<_, K, V>::try_from(map_of(bpf, name)?)?.insert(key, value, 0)?)
+}
+
+fn allow<R: Pod>(bpf: &mut Ebpf, name: &str, range: R, len: u8) -> Result<()> {
+    let key = Key::new(Range::<u32>::BITS + u32::from(len), range);
+    Ok(LpmTrie::<_, R, u32>::try_from(map_of(bpf, name)?)?.insert(&key, 0, 0)?)
+}
+
+fn disallow<R: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
+    let mut map = LpmTrie::<_, R, u32>::try_from(map_of(bpf, name)?)?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
 }
 
 fn set<V: Pod>(bpf: &mut Ebpf, name: &str, index: u32, value: &V) -> Result<()> {

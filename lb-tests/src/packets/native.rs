@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::EitherPrefix,
+    abi::{Either, EitherPrefix, to_ip},
     datapath::{self, Hook, Ports, Role, RouteError, Way, Works},
     host::{FixedEnv, Frame, MemoryTables},
 };
@@ -51,6 +51,20 @@ pub fn tables(world: &World, now: u64) -> MemoryTables {
             Entry::Affinity6(key, value) => drop(tables.v6.affinities.borrow_mut().insert(key, value)),
             Entry::Fragment4(key, value) => drop(tables.v4.fragments.borrow_mut().insert(key, value)),
             Entry::Fragment6(key, value) => drop(tables.v6.fragments.borrow_mut().insert(key, value)),
+            Entry::Range4(range, len) => {
+                let prefix = EitherPrefix::new(to_ip(Either::V4(range.client)), len);
+                if let EitherPrefix::V4(prefix) = prefix {
+                    let mut ranges = tables.v4.ranges.borrow_mut();
+                    ranges.entry(range.service).or_default().push(prefix);
+                }
+            }
+            Entry::Range6(range, len) => {
+                let prefix = EitherPrefix::new(to_ip(Either::V6(range.client)), len);
+                if let EitherPrefix::V6(prefix) = prefix {
+                    let mut ranges = tables.v6.ranges.borrow_mut();
+                    ranges.entry(range.service).or_default().push(prefix);
+                }
+            }
             Entry::Source4(device, addr) => drop(tables.v4.sources.borrow_mut().insert(device, addr)),
             Entry::Source6(device, addr) => drop(tables.v6.sources.borrow_mut().insert(device, addr)),
         }
@@ -74,15 +88,10 @@ pub fn run(case: &Case) -> Outcome {
 
 /// What it makes of the case's packet at another hook, and the way that the packet takes.
 pub fn run_at(case: &Case, hook: Hook) -> (Way, Outcome) {
-    let tables = tables(&case.world, NOW);
+    let tables = tables_before(case);
     let env = env(NOW);
-    for before in &case.before {
-        let mut frame = Frame::new(before.clone());
-        datapath::process(&mut frame, &tables, &env, case.hook, &mut Works::default());
-    }
     let mut frame = Frame::new(case.packet.clone());
     frame.for_other_host = is_for_other_host(case, hook);
-    let env = env(NOW);
     let verdict = datapath::process(&mut frame, &tables, &env, hook, &mut Works::default());
     let flows = flows(&tables);
     let outcome = Outcome {
@@ -96,8 +105,17 @@ pub fn run_at(case: &Case, hook: Hook) -> (Way, Outcome) {
 
 /// The flow entries that a case starts with, as text.
 pub fn flows_before(case: &Case) -> BTreeSet<String> {
+    flows(&tables_before(case))
+}
+
+/// The tables of a case's world, after the frames that come before its packet.
+fn tables_before(case: &Case) -> MemoryTables {
     let tables = tables(&case.world, NOW);
-    flows(&tables)
+    for before in &case.before {
+        let mut frame = Frame::new(before.clone());
+        datapath::process(&mut frame, &tables, &env(NOW), case.hook, &mut Works::default());
+    }
+    tables
 }
 
 fn flows(tables: &MemoryTables) -> BTreeSet<String> {

@@ -4,11 +4,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Fragment,
-        FragmentKey, Frontend, FrontendKey, FrontendKind, Policies, Service, TableRef, Tuple, from_ip,
-        port_to_wire,
+        FragmentKey, Frontend, FrontendFlags, FrontendKey, FrontendKind, Policies, Range, Service, TableRef,
+        Tuple, from_ip, port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -22,6 +23,8 @@ pub struct World {
     pub flows: Vec<FlowSpec>,
     /// Addresses that belong to services as a whole.
     pub addresses: Vec<(IpAddr, FrontendKind)>,
+    /// Clients that the first service allows, if only some.
+    pub ranges: Option<Vec<&'static str>>,
     /// Which endpoints clients of the first service stay with.
     pub affinities: Vec<AffinitySpec>,
     /// Datagrams whose first fragment was translated before.
@@ -248,6 +251,10 @@ pub enum Entry {
     Flow4(FlowKey<u32>, Flow<u32>),
     /// FLOWS6.
     Flow6(FlowKey<[u32; 4]>, Flow<[u32; 4]>),
+    /// RANGES4, with the bits of the address that count.
+    Range4(Range<u32>, u8),
+    /// RANGES6, with the bits of the address that count.
+    Range6(Range<[u32; 4]>, u8),
     /// AFFINITY4.
     Affinity4(AffinityKey<u32>, Affinity),
     /// AFFINITY6.
@@ -270,7 +277,18 @@ impl World {
         let mut next_backend = [FIRST_BACKEND; 2];
         for (id, service) in self.services.iter().enumerate() {
             service.entries(id as u32, &mut next_slot, &mut next_backend, &mut entries);
+            if id == 0 && self.ranges.is_some() {
+                guard(&mut entries);
+            }
         }
+        let ranges = self.ranges.iter().flatten();
+        entries.extend(ranges.map(|text| {
+            let net: IpNet = text.parse().unwrap_or_else(|_| panic!("{text} is no network"));
+            match from_ip(net.network()) {
+                Either::V4(client) => Entry::Range4(Range { service: 0, client }, net.prefix_len()),
+                Either::V6(client) => Entry::Range6(Range { service: 0, client }, net.prefix_len()),
+            }
+        }));
         for flow in &self.flows {
             flow.entries(now, &mut entries);
         }
@@ -285,6 +303,15 @@ impl World {
             Either::V6(addr) => Entry::Source6(*device, addr),
         }));
         entries
+    }
+}
+
+/// Tells the frontends to ask for ranges.
+fn guard(entries: &mut [Entry]) {
+    for entry in entries {
+        if let Entry::Frontend4(_, frontend) | Entry::Frontend6(_, frontend) = entry {
+            frontend.flags = FrontendFlags::RANGES;
+        }
     }
 }
 

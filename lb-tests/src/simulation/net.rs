@@ -123,8 +123,8 @@ impl Net {
                 let tables = MemoryTables::default();
                 let addr = node_addr(v6, node);
                 match from_ip(addr) {
-                    Either::V4(ip) => drop(tables.v4.sources.borrow_mut().extend([(0, ip), (UPLINK, ip)])),
-                    Either::V6(ip) => drop(tables.v6.sources.borrow_mut().extend([(0, ip), (UPLINK, ip)])),
+                    Either::V4(ip) => tables.v4.sources.borrow_mut().extend([(0, ip), (UPLINK, ip)]),
+                    Either::V6(ip) => tables.v6.sources.borrow_mut().extend([(0, ip), (UPLINK, ip)]),
                 }
                 let env = FixedEnv::new(now, SNAT_PORTS, move |to| match Host::with(v6, to) {
                     Some(Host::Pod(of, _)) if of == node => Ok(TO_PODS),

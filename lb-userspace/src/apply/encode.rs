@@ -1,7 +1,10 @@
 //! Between the plan's values and the maps'.
 
+use aya::{Pod, maps::lpm_trie::Key};
+use ipnet::IpNet;
 use lb_common::abi::{
-    Address, Backend, BackendFlags, Either, FrontendKey, FrontendKind, port_from_wire, port_to_wire, to_ip,
+    Address, Backend, BackendFlags, Either, FrontendKey, FrontendKind, Range, port_from_wire, port_to_wire,
+    to_ip,
 };
 
 use crate::plan::{BackendSlot, FrontendAddr, Protocol, SnapshotBackend, SnapshotFrontend};
@@ -9,6 +12,23 @@ use crate::plan::{BackendSlot, FrontendAddr, Protocol, SnapshotBackend, Snapshot
 /// The key of a frontend whose address is `addr`.
 pub(super) fn frontend_key<A>(addr: A, frontend: &FrontendAddr) -> FrontendKey<A> {
     FrontendKey::new(addr, port_to_wire(frontend.port), frontend.protocol.number())
+}
+
+/// The key of the clients in `range`, whose first address is `client`.
+pub(super) fn range_key<A: Pod>(service: u32, client: A, range: &IpNet) -> Key<Range<A>>
+where
+    Range<A>: Pod,
+{
+    Key::new(
+        Range::<A>::BITS + u32::from(range.prefix_len()),
+        Range { service, client },
+    )
+}
+
+/// The clients that a key stands for, whose first address is `client`; none if the key is none of ours.
+pub(super) fn decode_range(prefix_len: u32, client: Either) -> Option<IpNet> {
+    let len = prefix_len.checked_sub(Range::<u32>::BITS)?;
+    IpNet::new(to_ip(client), u8::try_from(len).ok()?).ok()
 }
 
 /// A backend in use.
@@ -56,6 +76,7 @@ pub(super) fn decode_frontend_value(value: lb_common::abi::Frontend) -> Snapshot
     SnapshotFrontend {
         service: value.service,
         kind: FrontendKind::from_number(value.kind),
+        flags: value.flags,
     }
 }
 

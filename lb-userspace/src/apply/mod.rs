@@ -10,15 +10,18 @@ use std::io;
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Either, Frontend, FrontendKey, Service, Uplink, from_ip, map},
+    abi::{Backend, Either, Frontend, FrontendKey, Range, Service, Uplink, from_ip, map},
     verdict::Reason,
 };
 use thiserror::Error;
 
-use self::{encode::frontend_key, endpoints::Endpoints};
+use self::{
+    encode::{frontend_key, range_key},
+    endpoints::Endpoints,
+};
 use crate::{
     plan::{Dataplane, Op},
     sys::MappedArray,
@@ -75,6 +78,8 @@ pub struct KernelMaps {
     endpoints: Endpoints,
     services: MappedArray<u64>,
     slots: MappedArray<u32>,
+    ranges4: LpmTrie<MapData, Range<V4>, u32>,
+    ranges6: LpmTrie<MapData, Range<V6>, u32>,
     sources4: HashMap<MapData, u32, V4>,
     sources6: HashMap<MapData, u32, V6>,
     uplinks: HashMap<MapData, u32, Uplink>,
@@ -101,6 +106,8 @@ impl KernelMaps {
             ),
             services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
             slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
+            ranges4: typed(take(bpf, map::RANGES4)?, map::RANGES4)?,
+            ranges6: typed(take(bpf, map::RANGES6)?, map::RANGES6)?,
             sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
             sources6: typed(take(bpf, map::SOURCES6)?, map::SOURCES6)?,
             uplinks: typed(take(bpf, map::UPLINKS)?, map::UPLINKS)?,
@@ -205,8 +212,9 @@ impl Dataplane for KernelMaps {
                 frontend,
                 service,
                 kind,
+                flags,
             } => {
-                let value = Frontend::new(*service, *kind);
+                let value = Frontend::new(*service, *kind).with_flags(*flags);
                 match from_ip(frontend.addr) {
                     Either::V4(addr) => self
                         .frontends4
@@ -228,6 +236,26 @@ impl Dataplane for KernelMaps {
                     &mut self.frontends6,
                     map::FRONTENDS6,
                     &frontend_key(addr, frontend),
+                ),
+            },
+            Op::PutRange { service, range } => match from_ip(range.network()) {
+                Either::V4(client) => self
+                    .ranges4
+                    .insert(&range_key(*service, client, range), 0, 0)
+                    .map_err(failed("write", map::RANGES4)),
+                Either::V6(client) => self
+                    .ranges6
+                    .insert(&range_key(*service, client, range), 0, 0)
+                    .map_err(failed("write", map::RANGES6)),
+            },
+            Op::DeleteRange { service, range } => match from_ip(range.network()) {
+                Either::V4(client) => gone(
+                    self.ranges4.remove(&range_key(*service, client, range)),
+                    map::RANGES4,
+                ),
+                Either::V6(client) => gone(
+                    self.ranges6.remove(&range_key(*service, client, range)),
+                    map::RANGES6,
                 ),
             },
             Op::PutAddress { addr, kind } => {
@@ -265,7 +293,12 @@ fn remove<K: Pod, V: Pod>(
     name: &'static str,
     key: &K,
 ) -> Result<(), ApplyError> {
-    match map.remove(key) {
+    gone(map.remove(key), name)
+}
+
+/// What came of removing an element, which may be gone already.
+fn gone(removed: Result<(), MapError>, name: &'static str) -> Result<(), ApplyError> {
+    match removed {
         Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(source) => Err(ApplyError::Map {

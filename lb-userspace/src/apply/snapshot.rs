@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Either, FrontendKind, TableRef, map, to_ip};
+use ipnet::IpNet;
+use lb_common::abi::{Either, FrontendKind, Range, TableRef, map, to_ip};
 
 use super::{
     ApplyError, KernelMaps,
-    encode::{decode_backend, decode_frontend, decode_frontend_value},
+    encode::{decode_backend, decode_frontend, decode_frontend_value, decode_range},
     failed,
 };
 use crate::plan::{Family, Snapshot};
@@ -53,8 +54,26 @@ impl KernelMaps {
                 snapshot.backends.insert((Family::V6, index), backend);
             }
         }
+        self.read_ranges(&mut snapshot)?;
         self.read_services(&mut snapshot);
         Ok(snapshot)
+    }
+
+    fn read_ranges(&self, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
+        let mut add = |service: u32, range: Option<IpNet>| {
+            snapshot.ranges.entry(service).or_default().extend(range);
+        };
+        for key in self.ranges4.keys() {
+            let key = key.map_err(failed("read", map::RANGES4))?;
+            let Range { service, client } = key.data();
+            add(service, decode_range(key.prefix_len(), Either::V4(client)));
+        }
+        for key in self.ranges6.keys() {
+            let key = key.map_err(failed("read", map::RANGES6))?;
+            let Range { service, client } = key.data();
+            add(service, decode_range(key.prefix_len(), Either::V6(client)));
+        }
+        Ok(())
     }
 
     /// The services that frontends name, with their tables, and what else is not empty: leftovers of an agent that was

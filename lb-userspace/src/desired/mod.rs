@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod frontends;
 mod notice;
 mod policies;
+mod sources;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,10 +24,11 @@ use self::claims::{Claim, Claims};
 pub use self::{
     endpoints::{Endpoint, EndpointAddr},
     notice::Notice,
+    sources::Sources,
 };
 use crate::{
     index::{Index, ServiceName},
-    plan::{Family, FrontendAddr, FrontendKind, Protocol},
+    plan::{Family, FrontendAddr, FrontendFlags, FrontendKind, Protocol},
 };
 
 /// What identifies a service port: what has one set of endpoints.
@@ -60,6 +62,8 @@ pub struct ServicePort {
     /// Those of them whose other ports nobody has: cluster, external and load balancer IPs that are no address of the node
     /// itself.
     pub addresses: BTreeMap<IpAddr, FrontendKind>,
+    /// Who may use those of them that are a load balancer's; everybody if there is nothing here.
+    pub sources: Option<Sources>,
     /// Who serves the cluster. None of them means that connections are rejected.
     pub endpoints: BTreeMap<EndpointAddr, Endpoint>,
     /// Which traffic only goes to endpoints on this node.
@@ -69,6 +73,17 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
+    /// The [`FrontendFlags`] of a frontend of that kind.
+    pub fn flags(&self, kind: FrontendKind) -> u8 {
+        match &self.sources {
+            Some(sources) if kind == FrontendKind::LoadBalancer && sources.node => FrontendFlags::RANGES,
+            Some(_) if kind == FrontendKind::LoadBalancer => {
+                FrontendFlags::RANGES | FrontendFlags::NODE_REFUSED
+            }
+            _ => 0,
+        }
+    }
+
     /// All its endpoints, with whether each runs on this node.
     pub fn backends(&self) -> BTreeMap<EndpointAddr, bool> {
         let local = self.local.iter().map(|endpoint| (*endpoint, true));
@@ -129,6 +144,7 @@ impl Default for Options {
 struct Port {
     claim: Claim,
     frontends: BTreeMap<FrontendAddr, FrontendKind>,
+    sources: Option<Sources>,
     endpoints: BTreeMap<EndpointAddr, Endpoint>,
     policies: Policies,
     local: BTreeSet<EndpointAddr>,
@@ -144,7 +160,6 @@ pub struct Desired {
     claims: Claims,
     /// What was told last, without the service ports that have no frontend.
     told: BTreeMap<ServicePortKey, ServicePort>,
-    notices: BTreeMap<ServiceName, BTreeSet<Notice>>,
     /// Everything is to be worked out anew.
     all: bool,
 }
@@ -159,7 +174,6 @@ impl Desired {
             keys: BTreeMap::new(),
             claims: Claims::default(),
             told: BTreeMap::new(),
-            notices: BTreeMap::new(),
             all: true,
         }
     }
@@ -187,7 +201,6 @@ impl Desired {
         let mut affected = BTreeSet::new();
         let mut contested = BTreeMap::new();
         for name in touched {
-            update.notices.extend(self.take_notices(index, &name));
             let ports = index
                 .service(&name)
                 .map(|service| self.work_out(index, &name, service))
@@ -229,7 +242,12 @@ impl Desired {
             );
             let policies = policies::of_service(service);
             let any = policies.internal_local || policies.external_local;
+            let balancer = port.frontends.iter();
+            let balancer = balancer.filter(|(_, kind)| **kind == FrontendKind::LoadBalancer);
+            let balancer = balancer.map(|(frontend, _)| frontend.addr);
+            let sources = sources::of_service(service, key.family, &self.facts, balancer);
             ports.entry(key.clone()).or_insert_with(|| Port {
+                sources,
                 claim: Claim::new(created.cloned(), key),
                 frontends: port.frontends,
                 endpoints: endpoints::cluster_set(&known),
@@ -290,6 +308,10 @@ impl Desired {
                 .collect();
             (!frontends.is_empty()).then(|| ServicePort {
                 addresses: frontends::addresses_of(&frontends, &self.facts),
+                sources: port
+                    .sources
+                    .clone()
+                    .filter(|_| frontends.values().any(|kind| *kind == FrontendKind::LoadBalancer)),
                 frontends,
                 endpoints: port.endpoints.clone(),
                 policies: port.policies,
@@ -304,20 +326,6 @@ impl Desired {
             None if self.told.remove(&key).is_some() => Some(Change::Delete(key)),
             _ => None,
         }
-    }
-
-    /// Notices about a Service that were not told yet.
-    fn take_notices(&mut self, index: &Index, name: &ServiceName) -> Vec<Notice> {
-        let now = index
-            .service(name)
-            .map(|service| notice::of_service(name, service))
-            .unwrap_or_default();
-        let before = if now.is_empty() {
-            self.notices.remove(name)
-        } else {
-            self.notices.insert(name.clone(), now.clone())
-        };
-        now.difference(&before.unwrap_or_default()).cloned().collect()
     }
 }
 

@@ -97,9 +97,12 @@ mod tests {
             kind,
             ethernet: true,
             loopback: false,
+            peer_namespace: None,
             port: false,
             addressed: true,
             networked: true,
+            leads_out: false,
+            stacked: false,
         }
     }
 

@@ -33,6 +33,7 @@ impl Ledger {
                 Record::Known {
                     service: found.service,
                     kind: found.kind,
+                    flags: found.flags,
                 },
             );
             frontends_of.entry(found.service).or_default().insert(*frontend);
@@ -60,6 +61,16 @@ impl Ledger {
             if ledger.ids.reserve(*id) {
                 ledger.entries.insert(*id, Entry::new(None, Family::V4));
                 ledger.doomed.insert(*id);
+            }
+        }
+        for (id, ranges) in &snapshot.ranges {
+            if ledger.ids.reserve(*id) {
+                ledger.doomed.insert(*id);
+            } else if !ledger.entries.contains_key(id) {
+                continue;
+            }
+            for range in ranges {
+                ledger.hold_range(*id, *range, true);
             }
         }
         // Space of tables that make no sense is held until nothing leads there, as far as they can work at all; the

@@ -30,6 +30,7 @@ impl Ledger {
                     frontend,
                     service,
                     kind,
+                    flags,
                 },
                 _,
             ) => {
@@ -39,6 +40,7 @@ impl Ledger {
                     Record::Known {
                         service: *service,
                         kind: Some(*kind),
+                        flags: *flags,
                     },
                 );
                 if let Some(entry) = self.entries.get_mut(service) {
@@ -46,6 +48,11 @@ impl Ledger {
                 }
             }
             (Op::DeleteFrontend { frontend }, _) => self.unlink(frontend, now),
+            (Op::PutRange { service, range }, _) => self.hold_range(*service, *range, true),
+            (Op::DeleteRange { service, range }, _) => {
+                self.drop_range(*service, range);
+                self.finish(*service, now);
+            }
             (Op::PutAddress { addr, kind }, _) => self.addresses.put(*addr, *kind),
             (Op::DeleteAddress { addr }, _) => self.addresses.delete(addr),
             (
@@ -99,6 +106,11 @@ impl Ledger {
                 self.doubt(*frontend);
             }
             (Op::DeleteFrontend { frontend }, _) => self.doubt(*frontend),
+            (Op::PutRange { service, range } | Op::DeleteRange { service, range }, _) => {
+                self.hold_range(*service, *range, false);
+                let entry = self.entries.get(service);
+                self.dirty.extend(entry.and_then(|entry| entry.key.clone()));
+            }
             (Op::PutAddress { addr, .. } | Op::DeleteAddress { addr }, _) => {
                 let wanted_by = self.addresses.doubt(*addr);
                 self.dirty.extend(wanted_by);
@@ -178,13 +190,16 @@ impl Ledger {
             self.frontends_by_family[frontend.family() as usize] -= 1;
         }
         for id in led_to {
-            if self
-                .entries
-                .get_mut(&id)
-                .is_some_and(|entry| entry.frontends.remove(frontend))
-            {
-                self.finish(id, now);
+            let entry = self.entries.get_mut(&id);
+            let Some(entry) = entry.filter(|entry| entry.frontends.contains(frontend)) else {
+                continue;
+            };
+            entry.frontends.remove(frontend);
+            // Its ranges may have stayed for this frontend alone.
+            if !entry.ranges.is_empty() {
+                self.dirty.extend(entry.key.clone());
             }
+            self.finish(id, now);
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use lb_common::{abi::Policies, limits};
 
 use super::{
@@ -31,6 +32,8 @@ pub struct Limits {
     pub max_frontends: u32,
     /// Slots of all Maglev tables together (elements of MAGLEV).
     pub maglev_slots: u32,
+    /// Source ranges of each family.
+    pub max_ranges: u32,
     /// How long something that was freed is not used again.
     pub grace: Duration,
 }
@@ -42,6 +45,7 @@ impl Default for Limits {
             max_backends: limits::BACKENDS,
             max_frontends: limits::FRONTENDS,
             maglev_slots: limits::MAGLEV_SLOTS,
+            max_ranges: limits::RANGES,
             grace: Duration::from_secs(1),
         }
     }
@@ -110,6 +114,8 @@ pub(super) struct Entry {
     pub(super) slots: BTreeMap<EndpointAddr, Slot>,
     /// All frontends that may lead here.
     pub(super) frontends: BTreeSet<FrontendAddr>,
+    /// Source ranges that the kernel holds, or may hold where it is not known.
+    pub(super) ranges: BTreeMap<IpNet, bool>,
 }
 
 impl Entry {
@@ -122,6 +128,7 @@ impl Entry {
             maybe: Vec::new(),
             slots: BTreeMap::new(),
             frontends: BTreeSet::new(),
+            ranges: BTreeMap::new(),
         }
     }
 
@@ -132,13 +139,13 @@ impl Entry {
 
     /// Nothing of it is in the kernel any more.
     pub(super) fn is_gone(&self) -> bool {
-        self.has_empty_table() && self.slots.is_empty() && self.frontends.is_empty()
+        self.has_empty_table() && self.slots.is_empty() && self.frontends.is_empty() && self.ranges.is_empty()
     }
 
     /// Nothing of it was ever in the kernel.
     pub(super) fn is_untouched(&self) -> bool {
         let no_table = self.table.is_none() && !self.served && self.maybe.is_empty();
-        no_table && self.slots.is_empty() && self.frontends.is_empty()
+        no_table && self.slots.is_empty() && self.frontends.is_empty() && self.ranges.is_empty()
     }
 }
 
@@ -148,6 +155,7 @@ pub(super) enum Record {
     Known {
         service: u32,
         kind: Option<FrontendKind>,
+        flags: u8,
     },
     /// An operation on it failed.
     Unsure,
@@ -167,6 +175,8 @@ pub struct Ledger {
     /// How many frontends there are, by family.
     pub(super) frontends_by_family: [usize; 2],
     pub(super) addresses: Addresses,
+    /// How many source ranges there are, by family.
+    pub(super) ranges_by_family: [usize; 2],
 
     pub(super) wanted: BTreeMap<ServicePortKey, ServicePort>,
     pub(super) wanted_frontends: BTreeMap<FrontendAddr, ServicePortKey>,
@@ -205,6 +215,7 @@ impl Ledger {
             frontends: BTreeMap::new(),
             frontends_by_family: [0; 2],
             addresses: Addresses::default(),
+            ranges_by_family: [0; 2],
             wanted: BTreeMap::new(),
             wanted_frontends: BTreeMap::new(),
             dirty: BTreeSet::new(),

@@ -201,6 +201,7 @@ impl Ledger {
                 == Some(&Record::Known {
                     service: *id,
                     kind: Some(*kind),
+                    flags: port.flags(*kind),
                 })
             {
                 continue;
@@ -218,6 +219,7 @@ impl Ledger {
                 frontend: *frontend,
                 service: *id,
                 kind: *kind,
+                flags: port.flags(*kind),
             };
             draft.push(op, What::Frontend);
         }

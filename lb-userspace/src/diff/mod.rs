@@ -2,8 +2,8 @@
 //!
 //! The [`Ledger`] knows what the kernel's maps hold: it is told of every operation that was carried out ([`sync()`] does
 //! that), so it never believes what it merely planned. A plan first makes, for every service that changes, the
-//! backends, the table and the service; then it moves and adds frontends, and the addresses that have some; then it
-//! removes frontends; and last it takes services and backends out of use, and removes addresses. (A service that loses a frontend to another one gets its new table only when the
+//! backends, the table and the service, and its source ranges; then it moves and adds frontends, and the addresses that have
+//! some; then it removes frontends; and last it takes services and backends out of use, and removes ranges and addresses. (A service that loses a frontend to another one gets its new table only when the
 //! frontend has moved.) After any number of these operations every frontend that is to stay leads to
 //! a complete table of backends in use.
 //!
@@ -22,6 +22,7 @@ mod make;
 mod numbers;
 mod planner;
 mod quarantine;
+mod ranges;
 mod space;
 mod sync;
 mod table;
@@ -96,6 +97,19 @@ pub enum DiffError {
         /// The limit, in frontends of the family.
         limit: u32,
     },
+    /// There is no room for source ranges.
+    #[error(
+        "Service {service} refuses clients in {missing} of its loadBalancerSourceRanges: all {limit} source ranges of the \
+         family are taken; join ranges or remove some"
+    )]
+    Ranges {
+        /// The service port.
+        service: ServicePortKey,
+        /// How many of its ranges found no room.
+        missing: usize,
+        /// The limit, in ranges of the family.
+        limit: u32,
+    },
     /// There is no room for the entry of an address.
     #[error(
         "Service {service}: connections to other ports of {addr} are not refused, because all {limit} frontends of the \
@@ -119,7 +133,8 @@ impl DiffError {
             | Self::Backends { service, .. }
             | Self::Table { service, .. }
             | Self::Frontends { service, .. }
-            | Self::Addresses { service, .. } => service,
+            | Self::Addresses { service, .. }
+            | Self::Ranges { service, .. } => service,
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum What {
     Service { table: Table },
     /// A frontend, or an address that goes.
     Frontend,
+    /// A source range of that service.
+    Range { id: u32 },
     /// An address that this service wants, among others.
     Address { id: u32 },
 }
@@ -63,6 +65,8 @@ pub(super) struct Draft {
     pub(super) moved: BTreeSet<FrontendAddr>,
     /// Frontends and addresses that the plan adds, by family.
     pub(super) added: BTreeMap<Family, usize>,
+    /// Source ranges that the plan adds, by family.
+    pub(super) added_ranges: BTreeMap<Family, usize>,
     /// Addresses that the plan adds or changes, or has no room for.
     pub(super) put_addresses: BTreeSet<IpAddr>,
     pub(super) errors: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
@@ -103,6 +107,9 @@ impl Ledger {
             self.make(&mut draft, key);
         }
         for key in &dirty {
+            self.put_ranges(&mut draft, key);
+        }
+        for key in &dirty {
             self.put_frontends(&mut draft, key);
         }
         for key in &dirty {
@@ -122,6 +129,7 @@ impl Ledger {
             .copied()
             .collect();
         self.delete_frontends(&mut draft, ids.iter().chain(&doomed));
+        self.delete_ranges(&mut draft, &ids, &doomed);
         self.take_out(&mut draft, &ids, &doomed);
         self.delete_addresses(&mut draft);
         if draft.steps.is_empty() {

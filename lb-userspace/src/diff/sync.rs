@@ -80,6 +80,7 @@ fn service_of(step: &Step) -> Option<u32> {
             What::Backend { id }
             | What::Table { id }
             | What::Address { id }
+            | What::Range { id }
             | What::Free { owner: Some((id, _)) },
         ) => Some(*id),
         _ => None,

@@ -316,6 +316,14 @@ fn words_that_kubernetes_does_not_know_are_refused() {
         ("internalTrafficPolicy: local", "spec.internalTrafficPolicy"),
         ("externalTrafficPolicy: Zone", "spec.externalTrafficPolicy"),
         ("externalIPs: [example.org]", "spec.externalIPs[0]"),
+        (
+            "type: LoadBalancer\n  loadBalancerSourceRanges: [' 10.0.0.0/8 ', 'fd00::/8', 10.0.0.1]",
+            "spec.loadBalancerSourceRanges[2]",
+        ),
+        (
+            "loadBalancerSourceRanges: [10.0.0.0/8]",
+            "spec.loadBalancerSourceRanges",
+        ),
     ] {
         assert_eq!(
             refused_service("  ports:", &format!("  {line}\n  ports:")),

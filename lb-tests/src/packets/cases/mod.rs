@@ -13,6 +13,7 @@ mod policies;
 mod sctp;
 mod services;
 mod snat;
+mod sources;
 
 use lb_common::{
     abi::{FrontendKind, Policies, proto},
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(fragments::cases());
     cases.extend(extensions::cases());
     cases.extend(sctp::cases());
+    cases.extend(sources::cases());
     cases
 }
 
@@ -144,6 +146,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
         }],
         flows: Vec::new(),
         addresses: Vec::new(),
+        ranges: None,
         affinities: Vec::new(),
         fragments: Vec::new(),
         sources: Vec::new(),

@@ -160,6 +160,49 @@ fn addresses_come_after_frontends_where_room_is_short() {
 }
 
 #[test]
+fn ranges_too_many_refuse_rather_than_allow() {
+    let mut node = Node::new(Limits {
+        max_ranges: 1,
+        ..LIMITS
+    });
+    let mut state = wanted(&[("a", &[1], &[1])]);
+    for port in state.values_mut() {
+        for kind in port.frontends.values_mut() {
+            *kind = FrontendKind::LoadBalancer;
+        }
+        port.addresses.clear();
+        port.sources = Some(crate::desired::Sources {
+            ranges: ["192.0.2.0/24", "198.51.100.0/24"]
+                .map(|net| net.parse().unwrap())
+                .into(),
+            node: false,
+        });
+    }
+    let report = node.sync(&state);
+    assert_eq!(
+        errors(&report),
+        [
+            "Service ns/a (TCP, IPv4) refuses clients in 1 of its loadBalancerSourceRanges: all 1 source ranges of the \
+             family are taken; join ranges or remove some"
+        ]
+    );
+    assert_eq!(
+        node.model.flags.len(),
+        1,
+        "the frontend goes by ranges all the same"
+    );
+    assert_eq!(
+        node.model
+            .ranges
+            .values()
+            .map(std::collections::BTreeSet::len)
+            .sum::<usize>(),
+        1
+    );
+    assert_eq!(errors(&node.again()), [""; 0], "it is told once");
+}
+
+#[test]
 fn families_have_their_own_limits() {
     let mut node = Node::new(Limits {
         max_backends: 2,

@@ -188,5 +188,6 @@ const LIMITS: Limits = Limits {
     max_backends: 64,
     max_frontends: 64,
     maglev_slots: 16 * 1024,
+    max_ranges: 64,
     grace: std::time::Duration::from_secs(1),
 };

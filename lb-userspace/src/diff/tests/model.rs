@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+
 use super::{Limits, Wanted};
 use crate::{
     desired::{EndpointAddr, ServicePort},
     plan::{
-        BackendSlot, Dataplane, Family, FrontendAddr, FrontendKind, Op, Snapshot, SnapshotBackend,
-        SnapshotFrontend, TableRef,
+        BackendSlot, Dataplane, Family, FrontendAddr, FrontendFlags, FrontendKind, Op, Snapshot,
+        SnapshotBackend, SnapshotFrontend, TableRef,
     },
 };
 
@@ -27,6 +29,9 @@ pub(super) struct Failure {
 pub(super) struct Model {
     pub(super) now: Instant,
     pub(super) frontends: BTreeMap<FrontendAddr, (u32, FrontendKind)>,
+    /// Those of the frontends, which are not 0.
+    pub(super) flags: BTreeMap<FrontendAddr, u8>,
+    pub(super) ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     pub(super) addresses: BTreeMap<IpAddr, FrontendKind>,
     pub(super) services: BTreeMap<u32, TableRef>,
     pub(super) maglev: Vec<u32>,
@@ -38,6 +43,8 @@ pub(super) struct Model {
     pub(super) promise: BTreeMap<FrontendAddr, (BTreeSet<EndpointAddr>, bool)>,
     /// Addresses that are known as such after every operation.
     kept: BTreeSet<IpAddr>,
+    /// What each frontend must allow and may allow after every operation; nothing for all clients.
+    allowed: BTreeMap<FrontendAddr, [Option<BTreeSet<IpNet>>; 2]>,
     pub(super) log: Vec<Op>,
     limits: Limits,
     /// Freed things, with the time until which they must not be used again.
@@ -50,6 +57,8 @@ impl Model {
         Self {
             now: Instant::now(),
             frontends: BTreeMap::new(),
+            flags: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
             maglev: vec![u32::MAX; limits.maglev_slots as usize],
@@ -58,6 +67,7 @@ impl Model {
             strict: true,
             promise: BTreeMap::new(),
             kept: BTreeSet::new(),
+            allowed: BTreeMap::new(),
             log: Vec::new(),
             limits,
             resting_slots: Vec::new(),
@@ -138,7 +148,8 @@ impl Model {
             Op::PutFrontend { service, .. } => {
                 assert!(self.services.contains_key(service), "{op:?}: no such service");
             }
-            Op::DeleteFrontend { .. } | Op::DeleteAddress { .. } => {}
+            Op::DeleteFrontend { .. } | Op::DeleteAddress { .. } | Op::DeleteRange { .. } => {}
+            Op::PutRange { service, .. } => assert!(*service < self.limits.max_services),
             Op::PutAddress { addr, .. } => {
                 let mut frontends = self.frontends.keys();
                 assert!(
@@ -229,11 +240,24 @@ impl Model {
                 frontend,
                 service,
                 kind,
+                flags,
             } => {
                 self.frontends.insert(*frontend, (*service, *kind));
+                self.flags.insert(*frontend, *flags);
+                self.flags.retain(|_, flags| *flags != 0);
             }
             Op::DeleteFrontend { frontend } => {
                 self.frontends.remove(frontend);
+                self.flags.remove(frontend);
+            }
+            Op::PutRange { service, range } => {
+                self.ranges.entry(*service).or_default().insert(*range);
+            }
+            Op::DeleteRange { service, range } => {
+                if let Some(ranges) = self.ranges.get_mut(service) {
+                    ranges.remove(range);
+                }
+                self.ranges.retain(|_, ranges| !ranges.is_empty());
             }
             Op::PutAddress { addr, kind } => {
                 self.addresses.insert(*addr, *kind);
@@ -265,10 +289,19 @@ impl Model {
         self.kept = &addresses(old) & &addresses(new);
         let (before, after) = (owners(old), owners(new));
         self.promise.clear();
+        self.allowed.clear();
         for (frontend, old_owner) in before {
             let Some(new_owner) = after.get(&frontend) else {
                 continue;
             };
+            self.allowed.insert(
+                frontend,
+                allowed(
+                    &frontend,
+                    [old.get(&old_owner), new.get(new_owner)],
+                    [new.get(&old_owner), old.get(new_owner)],
+                ),
+            );
             let sets = [
                 old.get(&old_owner),
                 new.get(&old_owner),
@@ -282,7 +315,28 @@ impl Model {
         }
     }
 
+    /// The ranges that a frontend goes by; nothing for all clients.
+    fn ranges_of(&self, frontend: &FrontendAddr) -> Option<BTreeSet<IpNet>> {
+        let flags = self.flags.get(frontend).copied().unwrap_or(0);
+        let (service, _) = self.frontends.get(frontend)?;
+        (flags & FrontendFlags::RANGES != 0).then(|| self.ranges.get(service).cloned().unwrap_or_default())
+    }
+
     fn assert_promise(&self, op: &Op) {
+        for (frontend, [must, may]) in &self.allowed {
+            match (self.ranges_of(frontend), must, may) {
+                (Some(allowed), Some(must), Some(may)) => assert!(
+                    allowed.is_superset(must) && allowed.is_subset(may),
+                    "{frontend} allows {allowed:?} after {op:?}: not {must:?} to {may:?}"
+                ),
+                (Some(allowed), Some(must), None) => assert!(
+                    allowed.is_superset(must),
+                    "{frontend} allows {allowed:?} after {op:?}, not {must:?}"
+                ),
+                (Some(_), None, _) => panic!("{frontend} refuses clients after {op:?}"),
+                (None, _, may) => assert!(may.is_none(), "{frontend} allows everybody after {op:?}"),
+            }
+        }
         for addr in &self.kept {
             assert!(self.addresses.contains_key(addr), "{addr} is gone after {op:?}");
         }
@@ -339,6 +393,23 @@ impl Model {
             *in_use.entry(key.family).or_default() += port.backends().len();
         }
         assert_eq!(self.frontends, frontends, "no frontend too many");
+        for (port, frontend, kind) in wanted.values().flat_map(|port| {
+            port.frontends
+                .iter()
+                .map(move |(frontend, kind)| (port, frontend, kind))
+        }) {
+            let flags = self.flags.get(frontend).copied().unwrap_or(0);
+            assert_eq!(flags, port.flags(*kind), "flags of {frontend}");
+            let (id, _) = self.frontends[frontend];
+            let ranges = self.ranges.get(&id).cloned().unwrap_or_default();
+            let sources = port.sources.clone().unwrap_or_default();
+            assert_eq!(ranges, sources.ranges, "ranges of {frontend}");
+        }
+        let ids: BTreeSet<u32> = self.reached();
+        assert!(
+            self.ranges.keys().all(|id| ids.contains(id)),
+            "no ranges of nobody"
+        );
         let mut addresses: BTreeMap<IpAddr, FrontendKind> = BTreeMap::new();
         for (addr, kind) in wanted.values().flat_map(|port| &port.addresses) {
             let least = addresses.entry(*addr).or_insert(*kind);
@@ -416,10 +487,12 @@ impl Model {
                         SnapshotFrontend {
                             service: *service,
                             kind: Some(*kind),
+                            flags: self.flags.get(addr).copied().unwrap_or(0),
                         },
                     )
                 })
                 .collect(),
+            ranges: self.ranges.clone(),
             addresses: self
                 .addresses
                 .iter()
@@ -429,6 +502,36 @@ impl Model {
             services,
             backends: self.backends.clone(),
         }
+    }
+}
+
+/// What a frontend must allow, as long as its service port changes from the first of `ends` to the second, and what it may
+/// allow, where service ports like `others` have a hand in it as well. Nothing for all clients; a frontend that begins or
+/// ends to ask for ranges may allow all.
+fn allowed(
+    frontend: &FrontendAddr,
+    ends: [Option<&ServicePort>; 2],
+    others: [Option<&ServicePort>; 2],
+) -> [Option<BTreeSet<IpNet>>; 2] {
+    let sources = |port: Option<&ServicePort>| -> Option<BTreeSet<IpNet>> {
+        let port = port?;
+        let kind = port.frontends.get(frontend)?;
+        let asks = port.flags(*kind) & FrontendFlags::RANGES != 0;
+        port.sources
+            .as_ref()
+            .filter(|_| asks)
+            .map(|sources| sources.ranges.clone())
+    };
+    let all = |port: Option<&ServicePort>| port.and_then(|port| port.sources.clone()).unwrap_or_default();
+    match ends.map(sources) {
+        [Some(old), Some(new)] => {
+            let both = &old & &new;
+            let mut any = &old | &new;
+            any.extend(others.into_iter().chain(ends).flat_map(|port| all(port).ranges));
+            [Some(both), Some(any)]
+        }
+        [Some(one), None] | [None, Some(one)] => [Some(one), None],
+        [None, None] => [None, None],
     }
 }
 

@@ -1,7 +1,11 @@
 //! The order of operations, and what costs none.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use super::*;
-use crate::plan::Op;
+use crate::{desired::Sources, plan::Op};
 
 fn names(ops: &[Op]) -> Vec<&'static str> {
     ops.iter()
@@ -12,6 +16,8 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
             Op::PutService { .. } => "put service",
             Op::PutFrontend { .. } => "put frontend",
             Op::DeleteFrontend { .. } => "delete frontend",
+            Op::PutRange { .. } => "put range",
+            Op::DeleteRange { .. } => "delete range",
             Op::PutAddress { .. } => "put address",
             Op::DeleteAddress { .. } => "delete address",
         })
@@ -153,6 +159,68 @@ fn an_address_that_services_share_goes_with_the_last_of_them() {
         ops(&mut node, &wanted(&[])),
         ["delete frontend", "delete address"]
     );
+}
+
+/// A load balancer that allows networks 10.n.0.0/16, and the node or not.
+fn guarded(networks: Option<&[u8]>, node: bool) -> Wanted {
+    let mut wanted = addressed("a", FrontendKind::LoadBalancer, 80, &[1]);
+    for port in wanted.values_mut() {
+        port.sources = networks.map(|networks| Sources {
+            ranges: networks
+                .iter()
+                .map(|n| IpNet::new([10, *n, 0, 0].into(), 16).unwrap())
+                .collect(),
+            node,
+        });
+    }
+    wanted
+}
+
+#[test]
+fn ranges_are_in_place_before_a_frontend_asks_for_them_and_go_afterwards() {
+    let mut node = Node::new(LIMITS);
+    assert_eq!(
+        ops(&mut node, &guarded(Some(&[1, 2]), false)),
+        [
+            "put service",
+            "put range",
+            "put range",
+            "put frontend",
+            "put address"
+        ]
+    );
+    assert_eq!(
+        ops(&mut node, &guarded(Some(&[2, 3]), false)),
+        ["put range", "delete range"],
+        "both are allowed for a moment"
+    );
+    assert_eq!(ops(&mut node, &guarded(Some(&[2, 3]), true)), ["put frontend"]);
+    assert_eq!(
+        ops(&mut node, &guarded(None, false)),
+        ["put frontend", "delete range", "delete range"]
+    );
+    assert_eq!(
+        ops(&mut node, &guarded(Some(&[4]), false)),
+        ["put range", "put frontend"]
+    );
+    assert_eq!(
+        ops(&mut node, &Wanted::new()),
+        ["delete frontend", "delete range", "delete address"]
+    );
+}
+
+#[test]
+fn ranges_are_known_again_after_a_restart() {
+    let mut node = Node::new(LIMITS);
+    node.reach(&guarded(Some(&[1, 2]), false));
+    let mut node = node.restart(LIMITS);
+    assert_eq!(node.reach(&guarded(Some(&[1, 2]), false)), 0);
+    // Those of an identifier that nobody has any more do not wait there for the next one who gets it.
+    node.model
+        .ranges
+        .insert(7, BTreeSet::from([IpNet::new([10, 9, 0, 0].into(), 16).unwrap()]));
+    let mut node = node.restart(LIMITS);
+    node.reach(&guarded(Some(&[1]), false));
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use lb_common::abi::Policies;
 use proptest::prelude::*;
 
+use ipnet::IpNet;
+
 use super::*;
-use crate::diff::tests::model::Failure;
+use crate::{desired::Sources, diff::tests::model::Failure};
 
 /// Keys of random states; several of each protocol and family, so that frontends can change hands.
 fn keys() -> Vec<ServicePortKey> {
@@ -51,6 +53,27 @@ fn state() -> impl Strategy<Value = Wanted> {
                         port: 8080,
                     });
                 }
+            }
+            // Some frontends are a load balancer's, and go by some of five ranges.
+            for (frontend, kind) in &mut port.frontends {
+                if frontend.addr.is_ipv4() == (local & 2 == 0) {
+                    *kind = FrontendKind::LoadBalancer;
+                    port.addresses.insert(frontend.addr, *kind);
+                }
+            }
+            if local & 1 == 1
+                && port
+                    .frontends
+                    .values()
+                    .any(|kind| *kind == FrontendKind::LoadBalancer)
+            {
+                let ranges = (0..5).filter(|n| (present ^ local) >> n & 1 == 1);
+                port.sources = Some(Sources {
+                    ranges: ranges
+                        .map(|n| IpNet::new(addr(key.family, 7, n), 24).unwrap())
+                        .collect(),
+                    node: internal_local,
+                });
             }
             if !port.frontends.is_empty() {
                 state.insert(key, port);
@@ -159,10 +182,11 @@ proptest! {
         for (key, port) in &first {
             let (Some(next), Some(last)) = (second.get(key), third.get(key)) else { continue };
             let empty = port.endpoints.is_empty() || next.endpoints.is_empty();
-            if port.frontends == next.frontends && next.frontends == last.frontends && !empty {
+            let same_sources = port.sources == next.sources;
+            if port.frontends == next.frontends && next.frontends == last.frontends && same_sources && !empty {
                 let endpoints = port.endpoints.iter().chain(&next.endpoints).map(|(addr, e)| (*addr, *e)).collect();
                 let local = port.local.union(&next.local).copied().collect();
-                former.insert(key.clone(), ServicePort { endpoints, frontends: port.frontends.clone(), local, ..ServicePort::default() });
+                former.insert(key.clone(), ServicePort { endpoints, frontends: port.frontends.clone(), local, sources: next.sources.clone(), ..ServicePort::default() });
             }
         }
         node.model.promise(&former, &third);

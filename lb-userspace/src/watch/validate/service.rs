@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -47,6 +48,7 @@ pub(in crate::watch) fn service(service: &mut Service) -> Vec<Fault> {
     for (i, text) in spec.external_ips.iter().flatten().enumerate() {
         faults.address(format_args!("spec.externalIPs[{i}]"), text);
     }
+    source_ranges(&mut faults, spec);
     let ingress = service
         .status
         .iter()
@@ -64,6 +66,26 @@ pub(in crate::watch) fn service(service: &mut Service) -> Vec<Fault> {
         );
     }
     faults.0
+}
+
+/// Checks the source ranges. Spaces around them are allowed, for history's sake (`ValidateService` of Kubernetes).
+fn source_ranges(faults: &mut Faults, spec: &ServiceSpec) {
+    const FIELD: &str = "spec.loadBalancerSourceRanges";
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    if !ranges.is_empty() && spec.type_.as_deref() != Some("LoadBalancer") {
+        faults.add(
+            FIELD,
+            "holds for load balancers alone; write type: LoadBalancer or leave it out",
+        );
+    }
+    for (i, text) in ranges.iter().enumerate() {
+        if text.trim().parse::<IpNet>().is_err() {
+            faults.add(
+                format!("{FIELD}[{i}]"),
+                format!("{text:?} is no CIDR; write one like 192.0.2.0/24 or 2001:db8::/32"),
+            );
+        }
+    }
 }
 
 /// Checks the cluster IPs. Without an API server nobody allocates one, whatever the Service's type is: a Service that
