@@ -124,7 +124,10 @@ impl Ledger {
             let Some(kind) = self.addresses.kind(&addr) else {
                 continue;
             };
-            if held == Some(Some(kind)) || !draft.put_addresses.insert(addr) {
+            // Without room for its frontends, an address would refuse what is meant to be served.
+            let mut frontends = port.frontends.keys().filter(|frontend| frontend.addr == addr);
+            let is_reached = frontends.any(|at| draft.moved.contains(at) || self.frontends.contains_key(at));
+            if !is_reached || held == Some(Some(kind)) || !draft.put_addresses.insert(addr) {
                 continue;
             }
             let added = draft.added.entry(Family::of(addr)).or_default();
