@@ -152,7 +152,7 @@ fn associations(wiring: Wiring) -> Result<()> {
         // A port of its own, the endpoint's port, and a node port.
         let manifest = Manifest::new(&name, number)
             .sctp(132, TARGET, Some(NODE_PORT + number))
-            .sctp(TARGET, TARGET, None)
+            .sctp(TARGET, TARGET, Some(NODE_PORT + 50 + number))
             .endpoint(pod, node);
         stage.folder.write(&format!("{name}.yaml"), &manifest.yaml())?;
     }
