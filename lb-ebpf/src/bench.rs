@@ -48,7 +48,8 @@ fn restore(ctx: &TcContext) -> Option<&'static Plan> {
         let [a, b] = client_port(number, plan.flows).to_be_bytes();
         store(ctx, plan.ports_offset, u32::from_ne_bytes([a, b, c, d]))?;
         let [a, b, c, d] = plan.client.to_ne_bytes();
-        let client = [a, b, c, d ^ (number >> 15) as u8];
+        // Not the last byte: an endpoint is no client of its own.
+        let client = [a, b, c ^ (number >> 15) as u8, d];
         store(ctx, plan.client_offset, u32::from_ne_bytes(client))?;
     }
     Some(plan)

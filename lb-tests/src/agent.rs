@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use lb_testkit::{Host, Lab, Process};
 
 /// What the agent logs when it serves.
@@ -25,18 +25,19 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let own = env::current_exe()?;
-    let path = own
-        .parent()
-        .and_then(Path::parent)
-        .map(|target| target.join("fairlead"))
-        .unwrap_or_default();
-    if !path.exists() {
-        bail!(
-            "{} does not exist; run `cargo build -p lb-userspace` first, or use `cargo xtask test`",
-            path.display()
-        );
-    }
-    Ok(path)
+    // Tests lie one folder deeper than other programs of the same build.
+    let places: Vec<PathBuf> = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|at| at.join("fairlead"))
+        .collect();
+    let found = places.iter().find(|path| path.exists()).cloned();
+    found.with_context(|| {
+        format!(
+            "none of {places:?} exists; run `cargo build -p lb-userspace` first, or use `cargo xtask test`"
+        )
+    })
 }
 
 /// An agent on a node of a lab.

@@ -110,8 +110,6 @@ pub(crate) struct Figures {
     pub(crate) costs: Vec<(String, Cost)>,
     /// What the lab gave.
     pub(crate) lab: BTreeMap<Key, Outcome>,
-    /// What was left out, and why.
-    pub(crate) notes: Vec<String>,
 }
 
 impl Figures {

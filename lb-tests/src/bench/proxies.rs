@@ -1,6 +1,6 @@
 //! What is compared: proxies that take turns on the first node of one lab.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{Host, Lab, output};
@@ -46,6 +46,15 @@ pub(crate) const LAB: [(&str, &str); 3] = [
 ];
 
 impl Proxy {
+    /// All, in the order of the first round.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::None,
+        Self::FairleadXdp,
+        Self::FairleadTc,
+        Self::Nftables,
+        Self::Iptables,
+    ];
+
     /// Name in tables and files.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -56,14 +65,6 @@ impl Proxy {
             Self::Iptables => "iptables",
         }
     }
-}
-
-/// Whether the agent has the flag `--xdp`.
-pub(crate) fn agent_knows_xdp() -> Result<bool> {
-    let binary = agent::binary()?;
-    let help = output(Command::new(&binary).args(["run", "--help"]))
-        .with_context(|| format!("ask {} for its flags", binary.display()))?;
-    Ok(help.contains("--xdp"))
 }
 
 /// Makes settings in a host's namespace; those that a namespace does not have are told of.
@@ -89,7 +90,7 @@ impl<'a> Running<'a> {
     /// # Errors
     ///
     /// If it does not come to serve, with what it said.
-    pub(crate) fn start(lab: &'a Lab, proxy: Proxy, services: &[Service], xdp_flag: bool) -> Result<Self> {
+    pub(crate) fn start(lab: &'a Lab, proxy: Proxy, services: &[Service]) -> Result<Self> {
         let node = lab.node(1);
         let mut running = Self {
             lab,
@@ -109,11 +110,12 @@ impl<'a> Running<'a> {
                     "--xdp=off"
                 };
                 // As it is run for real: the lab's own default is debug.
-                let mut more = vec!["--log-level", "info"];
-                if xdp_flag {
-                    more.push(mode);
-                }
-                running.agent = Some(Agent::start_with(lab, 1, &folder, &more)?);
+                running.agent = Some(Agent::start_with(
+                    lab,
+                    1,
+                    &folder,
+                    &["--log-level", "info", mode],
+                )?);
             }
             Proxy::Nftables => {
                 set(node, &CONNTRACK)?;

@@ -10,15 +10,6 @@ use super::{
     stats::{Samples, Summary},
 };
 
-/// Proxies in the order of the tables.
-const PROXIES: [Proxy; 5] = [
-    Proxy::None,
-    Proxy::FairleadXdp,
-    Proxy::FairleadTc,
-    Proxy::Nftables,
-    Proxy::Iptables,
-];
-
 /// A run's circumstances.
 pub(crate) type Machine = [(&'static str, String)];
 
@@ -136,7 +127,7 @@ fn scene(figures: &Figures, scene: Scene) -> Table {
         "× nftables",
         "× iptables",
     ]);
-    for proxy in PROXIES {
+    for proxy in Proxy::ALL {
         for ((of, services, measured), outcome) in &figures.lab {
             if *of != scene || *measured != proxy {
                 continue;
@@ -191,11 +182,8 @@ fn tables(figures: &Figures) -> Vec<(String, Table)> {
 }
 
 fn remarks(figures: &Figures) -> Vec<String> {
-    let missing = figures
-        .missing()
-        .into_iter()
-        .map(|what| format!("no figure: {what}"));
-    figures.notes.iter().cloned().chain(missing).collect()
+    let missing = figures.missing().into_iter();
+    missing.map(|what| format!("no figure: {what}")).collect()
 }
 
 /// The tables for people.
@@ -284,7 +272,6 @@ pub(crate) fn json(machine: &Machine, figures: &Figures) -> Value {
         "ns_per_packet": costs,
         "lab": lab,
         "targets": targets,
-        "notes": figures.notes,
         "missing": figures.missing(),
     })
 }
@@ -313,7 +300,7 @@ mod tests {
             .costs
             .push(("established".to_owned(), super::super::figures::Cost::default()));
         for of in Scene::ALL {
-            for proxy in PROXIES {
+            for proxy in Proxy::ALL {
                 let mut outcome = super::super::figures::Outcome::default();
                 if proxy != Proxy::Iptables {
                     outcome.samples.push(1000.0);

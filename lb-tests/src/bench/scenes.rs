@@ -37,21 +37,11 @@ pub(crate) fn measure(
     proxies::set(lab.node(1), &proxies::LAB)?;
     wire::prepare(&lab)?;
     let _servers = Servers::start(lab.pod(1, 2))?;
-    let xdp_flag = proxies::agent_knows_xdp()?;
-    let mut order = vec![Proxy::None, Proxy::FairleadTc, Proxy::Nftables, Proxy::Iptables];
-    if xdp_flag {
-        order.insert(1, Proxy::FairleadXdp);
-    } else {
-        figures
-            .notes
-            .push("fairlead-xdp was not measured: this agent has no flag --xdp".to_owned());
-    }
     let stage = Stage {
         lab: &lab,
         object,
         args,
         extent,
-        xdp_flag,
         cpu,
     };
     for count in &extent.services {
@@ -60,7 +50,7 @@ pub(crate) fn measure(
             proxies::write_baselines(folder, &services)?;
         }
         for round in 0..extent.rounds {
-            let mut order = order.clone();
+            let mut order = Proxy::ALL;
             let first = round % order.len();
             order.rotate_left(first);
             for proxy in order {
@@ -84,7 +74,6 @@ struct Stage<'a> {
     object: &'a [u8],
     args: &'a Args,
     extent: &'a Extent,
-    xdp_flag: bool,
     cpu: usize,
 }
 
@@ -110,7 +99,7 @@ impl Stage<'_> {
                 }
             }
         };
-        let running = match Running::start(self.lab, proxy, services, self.xdp_flag) {
+        let running = match Running::start(self.lab, proxy, services) {
             Ok(running) => running,
             Err(error) => {
                 let why = format!("{error:#}");

@@ -172,7 +172,8 @@ impl Bench {
             repeat: runs,
             ..TestRunOptions::new()
         })?;
-        let counted = self.kernel.counters()?[case.reason as usize] - before[case.reason as usize];
+        let after = self.kernel.counters()?;
+        let counted = after[case.reason as usize] - before[case.reason as usize];
         let expected = if program == Program::Real {
             u64::from(runs)
         } else {
@@ -180,9 +181,10 @@ impl Bench {
         };
         ensure!(
             counted == expected,
-            "{}: {:?} was counted {counted} times in {runs} runs of {name}",
+            "{}: {:?} was counted {counted} times in {runs} runs of {name}; all: {}",
             case.name,
-            case.reason
+            case.reason,
+            described(&before, &after)
         );
         let redirects = result.return_value == 7;
         ensure!(
@@ -193,6 +195,20 @@ impl Bench {
         );
         Ok(result.duration.as_nanos() as u32)
     }
+}
+
+/// Which reasons were counted, and how often.
+fn described(before: &[u64], after: &[u64]) -> String {
+    let counted = before.iter().zip(after).enumerate();
+    counted
+        .filter(|(_, (before, after))| before != after)
+        .map(|(number, (before, after))| {
+            let reason = u32::try_from(number).ok().and_then(Reason::from_number);
+            let name = reason.map_or_else(|| number.to_string(), |reason| reason.name().to_owned());
+            format!("{name} {}", after - before)
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the programs restore for a case.
