@@ -147,7 +147,7 @@ static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(limits::UPLINKS, 0);
 /// What is known of an uplink.
 #[inline(always)]
 pub(crate) fn uplink(ifindex: u32) -> Option<Uplink> {
-    let uplink = UPLINKS.get_ptr(&ifindex)?;
+    let uplink = UPLINKS.get_ptr(ifindex)?;
     // SAFETY: the element stays readable until the program ends (RCU).
     Some(unsafe { *uplink })
 }
