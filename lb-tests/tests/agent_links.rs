@@ -147,6 +147,20 @@ fn a_renamed_device_keeps_its_links() -> Result<()> {
     Ok(())
 }
 
+/// The agent may hear of a new name when the device is gone already, and would not look for the old one again.
+#[test]
+fn a_device_that_was_renamed_and_is_gone_leaves_no_pins() -> Result<()> {
+    let stage = Stage::new()?;
+    let (pins, mut bpf, attacher) = stage.load()?;
+    let index = stage.add_device("before")?;
+    attacher.attach_device(&mut bpf, index, "before", Role::Workload)?;
+    stage.ip("link set before name after")?;
+    stage.ip("link del after")?;
+    assert!(!attacher.rename_device(index, "before", "after")?);
+    assert_eq!(links(&pins), []);
+    Ok(())
+}
+
 #[test]
 fn devices_that_swapped_names_both_end_up_attached() -> Result<()> {
     let stage = Stage::new()?;

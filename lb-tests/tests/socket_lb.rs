@@ -290,8 +290,9 @@ fn lost_sockets() -> Result<()> {
         .folder
         .write("web.yaml", &stage.web.clone().without(goes).yaml())?;
     for (addr, socket) in &lost {
+        let mut told = false;
         eventually(PATIENCE, || {
-            is_closed(socket).with_context(|| format!("a socket to {addr}"))
+            is_closed(socket, &mut told).with_context(|| format!("a socket to {addr}"))
         })?;
         node.run(|| socket.connect(addr))??;
         let server = ask(socket)?;
@@ -307,21 +308,20 @@ fn lost_sockets() -> Result<()> {
     Ok(())
 }
 
-/// Whether a socket is connected no longer: nothing can be sent (EDESTADDRREQ), and whoever waits for an answer is told.
-fn is_closed(socket: &UdpSocket) -> Result<()> {
+/// Whether a socket is connected no longer: nothing can be sent (EDESTADDRREQ), and whoever sends or waits for an answer is
+/// told once. `told` says whether an earlier look was.
+fn is_closed(socket: &UdpSocket, told: &mut bool) -> Result<()> {
     const EDESTADDRREQ: i32 = 89;
-    match socket.send(b"ask") {
-        Err(error) if error.raw_os_error() == Some(EDESTADDRREQ) => {}
-        other => {
-            // Whatever answers is not to be taken for the answer to the next one.
-            let answer = socket.recv(&mut [0; 1024]);
-            bail!("it says {other:?}, then {answer:?}");
-        }
+    let sent = socket.send(b"ask").map(drop);
+    // Whatever answers is not to be taken for the answer to the next one.
+    let received = socket.recv(&mut [0; 1024]).map(drop);
+    for result in [&sent, &received] {
+        *told |= matches!(result, Err(error) if error.kind() == ErrorKind::ConnectionAborted);
     }
-    match socket.recv(&mut [0; 1024]) {
-        Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
-        other => bail!("its process is told {other:?}"),
-    }
+    let closed = matches!(&sent, Err(error) if error.raw_os_error() == Some(EDESTADDRREQ));
+    ensure!(closed, "it says {sent:?}, then {received:?}");
+    ensure!(*told, "its process is told {received:?}");
+    Ok(())
 }
 
 /// A connected UDP socket of a host that a server answers.
@@ -364,7 +364,8 @@ fn lost_without_agent() -> Result<()> {
         .write("web.yaml", &stage.web.clone().without(&goes).yaml())?;
     ensure!(ask(&socket)? == goes.name, "without an agent nothing changes");
     stage.agents[0] = Agent::start(&stage.lab, 1, stage.folder.path())?;
-    eventually(PATIENCE, || is_closed(&socket)).map(drop)
+    let mut told = false;
+    eventually(PATIENCE, || is_closed(&socket, &mut told)).map(drop)
 }
 
 /// Pods' connected UDP is left to packets, which choose anew by themselves.

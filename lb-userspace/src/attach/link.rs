@@ -204,7 +204,12 @@ pub(super) fn rename_pin(
     let Ok(link) = sys::open_pinned(from) else {
         return Ok(false);
     };
-    if !sys::link_info(link.as_fd()).is_ok_and(|info| hangs_on(&info, target, attach_type)) {
+    let info = sys::link_info(link.as_fd()).ok();
+    if !info.is_some_and(|info| hangs_on(&info, target, attach_type)) {
+        // Nobody will ask for the old name again.
+        if info.is_some_and(|info| info.ifindex == 0) {
+            unpin(from)?;
+        }
         return Ok(false);
     }
     // What had the new name before is gone, or gets a link under its own new name.
