@@ -89,6 +89,15 @@ pub trait Family: Copy + 'static {
         count_hop: bool,
     ) -> Result<(), RewriteError>;
 
+    /// The same, with the ports of a TCP or UDP header. They follow the addresses unless there are options, and each write
+    /// has its price.
+    fn write_tuple<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<Self::Addr>,
+        new: &Tuple<Self::Addr>,
+        count_hop: bool,
+    ) -> Result<(), RewriteError>;
+
     /// Whether an ICMP error may be sent to that address (RFC 1122, section 3.2.2; RFC 4443, section 2.4): not to a group, and
     /// not to nobody.
     fn may_be_answered(addr: Self::Addr) -> bool;
@@ -179,17 +188,26 @@ impl Family for V4 {
         new: &Tuple<u32>,
         count_hop: bool,
     ) -> Result<(), RewriteError> {
-        // Time to live, protocol and checksum share a word.
-        let [ttl, protocol, ..] = headers.hop_word.to_ne_bytes();
-        let (_, checksum) = transport::ports(headers.hop_word);
-        let new_ttl = ttl.wrapping_sub(count_hop as u8);
-        let (old_half, new_half) = (
-            u16::from_ne_bytes([ttl, protocol]),
-            u16::from_ne_bytes([new_ttl, protocol]),
-        );
-        let delta = Delta::addresses(&headers.key.tuple, new).and(Delta::word(old_half, new_half));
-        let word = transport::ports_word(new_half, delta.apply(checksum));
+        let word = v4_hop_word(headers, new, count_hop);
         packet.write_at(ip::OFFSET + Ipv4::TTL_OFFSET, &[word, new.src, new.dst])
+    }
+
+    #[inline(always)]
+    fn write_tuple<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<u32>,
+        new: &Tuple<u32>,
+        count_hop: bool,
+    ) -> Result<(), RewriteError> {
+        if headers.transport_offset as usize != V4_TRANSPORT {
+            Self::write_header(packet, headers, new, count_hop)?;
+            return packet.write_at(headers.transport_offset as usize, &[new.ports]);
+        }
+        let word = v4_hop_word(headers, new, count_hop);
+        packet.write_at(
+            ip::OFFSET + Ipv4::TTL_OFFSET,
+            &[word, new.src, new.dst, new.ports],
+        )
     }
 
     #[inline(always)]
@@ -275,12 +293,26 @@ impl Family for V6 {
         } else {
             packet.write_at(offset, &words)?;
         }
-        if count_hop {
-            let [x, y, next, limit] = headers.hop_word.to_ne_bytes();
-            let word = u32::from_ne_bytes([x, y, next, limit.wrapping_sub(1)]);
-            packet.write_alone_at(ip::OFFSET + Ipv6::HOP_OFFSET, &[word])?;
+        v6_count_hop(packet, headers, count_hop)
+    }
+
+    #[inline(always)]
+    fn write_tuple<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<[u32; 4]>,
+        new: &Tuple<[u32; 4]>,
+        count_hop: bool,
+    ) -> Result<(), RewriteError> {
+        if headers.transport_offset as usize != V6_TRANSPORT {
+            Self::write_header(packet, headers, new, count_hop)?;
+            return packet.write_at(headers.transport_offset as usize, &[new.ports]);
         }
-        Ok(())
+        let ([a, b, c, d], [e, f, g, h]) = (new.src, new.dst);
+        packet.write_at(
+            ip::OFFSET + Ipv6::ADDRESSES_OFFSET,
+            &[a, b, c, d, e, f, g, h, new.ports],
+        )?;
+        v6_count_hop(packet, headers, count_hop)
     }
 
     #[inline(always)]
@@ -294,6 +326,35 @@ impl Family for V6 {
     fn loopback(addr: [u32; 4]) -> Option<[u32; 4]> {
         (addr == [0, 0, 0, 1u32.to_be()]).then_some(addr)
     }
+}
+
+/// The word of an IPv4 header with time to live, protocol and checksum, as it belongs to the addresses of `new`.
+#[inline(always)]
+fn v4_hop_word(headers: &Headers<u32>, new: &Tuple<u32>, count_hop: bool) -> u32 {
+    let [ttl, protocol, ..] = headers.hop_word.to_ne_bytes();
+    let (_, checksum) = transport::ports(headers.hop_word);
+    let new_ttl = ttl.wrapping_sub(count_hop as u8);
+    let (old_half, new_half) = (
+        u16::from_ne_bytes([ttl, protocol]),
+        u16::from_ne_bytes([new_ttl, protocol]),
+    );
+    let delta = Delta::addresses(&headers.key.tuple, new).and(Delta::word(old_half, new_half));
+    transport::ports_word(new_half, delta.apply(checksum))
+}
+
+/// Writes the hop limit of an IPv6 header, one less if `count_hop`.
+#[inline(always)]
+fn v6_count_hop<P: Packet>(
+    packet: &mut P,
+    headers: &Headers<[u32; 4]>,
+    count_hop: bool,
+) -> Result<(), RewriteError> {
+    if !count_hop {
+        return Ok(());
+    }
+    let [x, y, next, limit] = headers.hop_word.to_ne_bytes();
+    let word = u32::from_ne_bytes([x, y, next, limit.wrapping_sub(1)]);
+    packet.write_alone_at(ip::OFFSET + Ipv6::HOP_OFFSET, &[word])
 }
 
 /// Whether packets may be sent to a frontend of that kind: loopback frontends are for sockets only.

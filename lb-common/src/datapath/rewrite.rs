@@ -8,8 +8,9 @@ use crate::{
 };
 
 /// Gives the packet the addresses and ports of the flow entry in `work`, updates its checksums, and counts down its
-/// time to live if it is `redirected`; `done` is the reason if it worked.
-#[inline(always)]
+/// time to live if it is `redirected`; `done` is the reason if it worked. Not inlined: the words that it writes are put
+/// together on the stack.
+#[inline(never)]
 pub(super) fn apply<F: Family, P: Packet>(
     packet: &mut P,
     work: &Work<F::Addr>,
@@ -24,10 +25,16 @@ pub(super) fn apply<F: Family, P: Packet>(
     if sctp && ports_change && sctp::write_ports(packet, work).is_err() {
         return Reason::RewriteFailed;
     }
-    if F::write_header(packet, headers, new, redirected).is_err() {
+    let has_checksum = !sctp && headers.part != Part::Later;
+    let written = if has_checksum {
+        F::write_tuple(packet, headers, new, redirected)
+    } else {
+        F::write_header(packet, headers, new, redirected)
+    };
+    if written.is_err() {
         return Reason::RewriteFailed;
     }
-    if sctp || headers.part == Part::Later {
+    if !has_checksum {
         return done;
     }
     let udp = headers.key.proto() == proto::UDP;
@@ -38,9 +45,6 @@ pub(super) fn apply<F: Family, P: Packet>(
         } else {
             Tcp::CHECKSUM_OFFSET
         };
-    if ports_change && packet.write_at(transport_offset, &[new.ports]).is_err() {
-        return Reason::RewriteFailed;
-    }
     let update = ChecksumUpdate {
         offset: checksum,
         addresses: Delta::addresses(old, new),
