@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        NamespaceKind, Range, Service, SocketKey, SocketPeer, Uplink,
+        KnownBit, NamespaceKind, Range, Service, SocketKey, SocketPeer, Uplink,
     },
     datapath::Works,
     limits,
@@ -47,6 +47,10 @@ pub(crate) static ENDPOINTS4: HashMap<FrontendKey<V4>, u32> = HashMap::pinned(li
 /// Addresses of backends in use.
 #[map]
 pub(crate) static ENDPOINTS6: HashMap<FrontendKey<V6>, u32> = HashMap::pinned(limits::BACKENDS, 0);
+
+/// Which addresses frontends and endpoints have; the agent changes an element by one store into mapped memory.
+#[map]
+pub(crate) static KNOWN: Array<u64> = Array::pinned(KnownBit::WORDS, BPF_F_MMAPABLE);
 
 /// Recorded flows, an entry for each direction.
 #[map]

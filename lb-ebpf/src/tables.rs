@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
-        Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+        KnownBit, Range, Service, SocketKey, SocketPeer,
     },
     datapath::{InsertError, Tables, V4, V6},
 };
@@ -19,8 +19,8 @@ use lb_common::{
 use crate::globals;
 use crate::maps::{
     AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS4,
-    FRAGMENTS6, FRONTENDS4, FRONTENDS6, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4, SOCKETS6, SOURCES4,
-    SOURCES6,
+    FRAGMENTS6, FRONTENDS4, FRONTENDS6, KNOWN, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4, SOCKETS6,
+    SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -51,6 +51,17 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 macro_rules! tables {
     ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident, $ranges:ident) => {
         impl Tables<$family> for Kernel {
+            #[inline(always)]
+            fn may_be_known(&self, addr: $addr) -> bool {
+                let bit = KnownBit::of(addr);
+                // The element is there: that it might not be is the verifier's idea.
+                let Some(word) = KNOWN.get_ptr(bit.word) else {
+                    return true;
+                };
+                // SAFETY: as in `element`; the agent writes it by one store.
+                unsafe { ptr::read_volatile(word) & bit.mask != 0 }
+            }
+
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
                 let frontend = $frontends.get_ptr(key)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 /// A bpffs that exists while the object is loaded: maps that are declared as pinned must be pinned somewhere.
 #[derive(Debug)]
-pub(crate) struct PrivateBpffs {
+pub struct PrivateBpffs {
     folder: tempfile::TempDir,
 }
 
@@ -16,7 +16,7 @@ impl PrivateBpffs {
     /// # Errors
     ///
     /// If there are no privileges for it.
-    pub(crate) fn mount() -> Result<Self> {
+    pub fn mount() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         rustix::mount::mount(
             "bpf",
@@ -30,7 +30,7 @@ impl PrivateBpffs {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }

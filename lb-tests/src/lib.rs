@@ -1,7 +1,7 @@
 //! Tests of Fairlead against real kernels: packet tables, and agents in a lab of network namespaces.
 
 pub mod agent;
-mod bpffs;
+pub mod bpffs;
 pub mod budget;
 pub mod fuzz;
 pub mod manifests;

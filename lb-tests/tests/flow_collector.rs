@@ -14,6 +14,7 @@ use lb_common::{
     },
     flow::{Seen, State, Timeouts},
 };
+use lb_tests::bpffs::PrivateBpffs;
 use lb_userspace::{
     flows::{Collector, count},
     object,
@@ -29,15 +30,14 @@ const ROOM: u32 = 65_536;
 
 /// A bpffs with the maps of the object; no program is loaded.
 struct Maps {
-    folder: tempfile::TempDir,
+    bpffs: PrivateBpffs,
 }
 
 impl Maps {
     fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let (none, flags) = (None::<&std::ffi::CStr>, rustix::mount::MountFlags::empty());
-        rustix::mount::mount("bpf", folder.path(), "bpf", flags, none).context("mount a bpffs")?;
-        let this = Self { folder };
+        let this = Self {
+            bpffs: PrivateBpffs::mount()?,
+        };
         let mut loader = EbpfLoader::new();
         loader.default_map_pin_directory(this.path());
         for name in map::PINNED {
@@ -50,7 +50,7 @@ impl Maps {
     }
 
     fn path(&self) -> &Path {
-        self.folder.path()
+        self.bpffs.path()
     }
 
     fn lru<K: Pod, V: Pod>(&self, name: &str) -> Result<HashMap<MapData, K, V>> {
@@ -61,13 +61,6 @@ impl Maps {
 
     fn keys<K: Pod + Eq + Hash, V: Pod>(&self, name: &str) -> Result<HashSet<K>> {
         Ok(self.lru::<K, V>(name)?.keys().collect::<Result<_, _>>()?)
-    }
-}
-
-impl Drop for Maps {
-    fn drop(&mut self) {
-        // The folder is removed next, and says so if this failed.
-        let _ = rustix::mount::unmount(self.folder.path(), rustix::mount::UnmountFlags::DETACH);
     }
 }
 

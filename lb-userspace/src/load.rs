@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, Prefix, Range, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
+        FrontendKey, KnownBit, Prefix, Range, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
     },
     datapath::{Hook, Ports, Role},
     flow::Timeouts,
@@ -191,7 +191,7 @@ struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 23] {
+    fn layouts(&self) -> [Layout; 24] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -227,6 +227,7 @@ impl Sizes {
             of::<lpm_trie::Key<Range<V6>>, u32>(map::RANGES6, limits::RANGES),
             of::<u32, V4>(map::SOURCES4, limits::SOURCES),
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
+            of::<u32, u64>(map::KNOWN, KnownBit::WORDS),
             of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
         ]
@@ -251,7 +252,7 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         | map::SOURCES6
         | map::NAMESPACES
         | map::UPLINKS => (MapType::Hash, 0),
-        map::SERVICES | map::MAGLEV => (MapType::Array, BPF_F_MMAPABLE),
+        map::SERVICES | map::MAGLEV | map::KNOWN => (MapType::Array, BPF_F_MMAPABLE),
         map::RANGES4 | map::RANGES6 => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
         map::COUNTERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),

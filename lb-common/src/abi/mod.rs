@@ -14,6 +14,7 @@ mod addr;
 mod device;
 mod flow;
 mod fragment;
+mod known;
 mod layout;
 mod prefix;
 mod service;
@@ -24,6 +25,7 @@ pub use self::{
     device::{Uplink, XdpMode, XdpWhy},
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     fragment::{Fragment, FragmentKey},
+    known::KnownBit,
     prefix::{EitherPrefix, Prefix},
     service::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendFlags, FrontendKey, FrontendKind,
@@ -92,6 +94,8 @@ pub mod map {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// Which addresses services and endpoints have, as bits of `u64` elements: `KnownBit`.
+    pub const KNOWN: &str = "KNOWN";
     /// The node's uplinks, for XDP: device index → `Uplink`.
     pub const UPLINKS: &str = "UPLINKS";
     /// The IPv4 clients that services with source ranges allow: `Range<u32>`, by longest prefix.
@@ -101,9 +105,9 @@ pub mod map {
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 23] = [
+    pub const PINNED: [&str; 24] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
         FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
-        FRAGMENTS6, RANGES4, RANGES6, UPLINKS, COUNTERS,
+        FRAGMENTS6, RANGES4, RANGES6, KNOWN, UPLINKS, COUNTERS,
     ];
 }

@@ -22,8 +22,18 @@ pub(super) fn without_frontend<F: Family, T: Tables<F>>(
     match tables.frontend(&FrontendKey::of_address(addr)) {
         Some(entry) if is_cluster_ip(entry.kind) || matches!(role, Role::Uplink) => Reason::UnknownPort,
         Some(_) => Reason::NotService,
-        None if tables.is_for_services(addr) => Reason::UnallocatedAddress,
-        None => Reason::NotService,
+        None => of_nobody::<F, _>(tables, work),
+    }
+}
+
+/// Why a packet ends here, or goes on, that was sent to an address which no service has. Not inlined: comparing networks
+/// takes stack.
+#[inline(never)]
+pub(super) fn of_nobody<F: Family, T: Tables<F>>(tables: &T, work: &Work<F::Addr>) -> Reason {
+    if tables.is_for_services(work.headers.key.tuple.dst) {
+        Reason::UnallocatedAddress
+    } else {
+        Reason::NotService
     }
 }
 

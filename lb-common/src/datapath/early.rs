@@ -109,6 +109,9 @@ where
     T: Tables<F>,
     E: Env<F>,
 {
+    if !tables.may_be_known(work.headers.key.tuple.dst) {
+        return Err(Reason::NotService);
+    }
     let chosen = choose::endpoint::<F, _, _>(tables, env, work, Role::Uplink);
     if is_unfinished::<F, _>(packet, work) {
         // Any reason that is not answered.

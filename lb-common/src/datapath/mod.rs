@@ -151,6 +151,9 @@ where
         Hook::Egress => leaving::<F, _, _>(tables, env, work),
         Hook::Ingress(role) => match recorded::<F, _, _>(tables, env, work) {
             Some(step) => step,
+            None if !tables.may_be_known(work.headers.key.tuple.dst) => {
+                Step::Keep(address::of_nobody::<F, _>(tables, work))
+            }
             // One after the other: nested, they would need more stack than there is.
             None => {
                 let mut opened = opening::<F, _, _>(tables, env, work, role);

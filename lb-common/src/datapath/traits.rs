@@ -91,6 +91,9 @@ pub enum InsertError {
 /// The maps of one address family. Values are copied out, larger ones to where the caller says; a reader may see a map
 /// between two updates of the agent.
 pub trait Tables<F: Family> {
+    /// Whether the address may be one of a frontend or of an endpoint in use. If not, nobody need ask
+    /// [`Self::frontend`] or [`Self::is_endpoint`] about it.
+    fn may_be_known(&self, addr: F::Addr) -> bool;
     /// What serves that address and port.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether the address lies in a network that is for services alone, as far as the operator has told.

@@ -102,6 +102,15 @@ impl<F: Family> Tables<F> for MemoryTables
 where
     Self: HasFamily<F>,
 {
+    fn may_be_known(&self, addr: F::Addr) -> bool {
+        let tables = self.family();
+        let (frontends, endpoints) = (tables.frontends.borrow(), tables.endpoints.borrow());
+        frontends
+            .keys()
+            .chain(endpoints.iter())
+            .any(|key| key.addr == addr)
+    }
+
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
         self.family().frontends.borrow().get(key).copied()
     }

@@ -10,8 +10,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
-        Service, Uplink, XdpMode, XdpWhy, map,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+        KnownBit, Range, Service, Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -47,6 +47,8 @@ pub struct Kernel {
     pub(super) bpf: Ebpf,
     /// Where test runs find their routes; the calling thread is in it.
     _namespace: Option<Namespace>,
+    /// Elements of KNOWN that are not 0.
+    known: BTreeSet<u32>,
 }
 
 impl Kernel {
@@ -120,7 +122,15 @@ impl Kernel {
             .override_global("SNAT_FIRST", &SNAT_PORTS.first, true)
             .override_global("SNAT_COUNT", &SNAT_PORTS.count, true);
         for name in map::PINNED {
-            if ![map::COUNTERS, map::SOURCES4, map::SOURCES6, map::UPLINKS].contains(&name) {
+            if ![
+                map::COUNTERS,
+                map::SOURCES4,
+                map::SOURCES6,
+                map::UPLINKS,
+                map::KNOWN,
+            ]
+            .contains(&name)
+            {
                 let entries = if [map::FLOWS4, map::FLOWS6].contains(&name) {
                     flows
                 } else {
@@ -141,6 +151,7 @@ impl Kernel {
         Ok(Self {
             bpf,
             _namespace: None,
+            known: BTreeSet::new(),
         })
     }
 
@@ -297,8 +308,20 @@ impl Kernel {
         Ok((result.return_value, out))
     }
 
+    /// An address is one of a frontend or an endpoint.
+    fn know(&mut self, bit: KnownBit) -> Result<()> {
+        let mut words = Array::<&mut MapData, u64>::try_from(map_of(&mut self.bpf, map::KNOWN)?)?;
+        let word = words.get(&bit.word, 0)?;
+        words.set(bit.word, word | bit.mask, 0)?;
+        self.known.insert(bit.word);
+        Ok(())
+    }
+
     /// Forgets everything that an earlier case left. Arrays need no cleaning: what nothing refers to is not read.
     fn reset(&mut self) -> Result<()> {
+        for word in std::mem::take(&mut self.known) {
+            set::<u64>(&mut self.bpf, map::KNOWN, word, &0)?;
+        }
         clear::<FrontendKey<u32>, Frontend>(&mut self.bpf, map::FRONTENDS4)?;
         clear::<FrontendKey<[u32; 4]>, Frontend>(&mut self.bpf, map::FRONTENDS6)?;
         clear::<FrontendKey<u32>, u32>(&mut self.bpf, map::ENDPOINTS4)?;
@@ -318,10 +341,22 @@ impl Kernel {
 
     fn write(&mut self, entry: &Entry) -> Result<()> {
         match entry {
-            Entry::Frontend4(key, value) => put(&mut self.bpf, map::FRONTENDS4, key, value),
-            Entry::Frontend6(key, value) => put(&mut self.bpf, map::FRONTENDS6, key, value),
-            Entry::Endpoint4(key) => put(&mut self.bpf, map::ENDPOINTS4, key, &0u32),
-            Entry::Endpoint6(key) => put(&mut self.bpf, map::ENDPOINTS6, key, &0u32),
+            Entry::Frontend4(key, value) => {
+                self.know(KnownBit::of(key.addr))?;
+                put(&mut self.bpf, map::FRONTENDS4, key, value)
+            }
+            Entry::Frontend6(key, value) => {
+                self.know(KnownBit::of(key.addr))?;
+                put(&mut self.bpf, map::FRONTENDS6, key, value)
+            }
+            Entry::Endpoint4(key) => {
+                self.know(KnownBit::of(key.addr))?;
+                put(&mut self.bpf, map::ENDPOINTS4, key, &0u32)
+            }
+            Entry::Endpoint6(key) => {
+                self.know(KnownBit::of(key.addr))?;
+                put(&mut self.bpf, map::ENDPOINTS6, key, &0u32)
+            }
             Entry::Flow4(key, value) => put(&mut self.bpf, map::FLOWS4, key, value),
             Entry::Flow6(key, value) => put(&mut self.bpf, map::FLOWS6, key, value),
             Entry::Affinity4(key, value) => put(&mut self.bpf, map::AFFINITY4, key, value),

@@ -3,13 +3,13 @@
 //! Several slots of BACKENDS can hold one endpoint: one for each service port. ENDPOINTS holds its address as long as one
 //! of them does, so that the kernel programs know what is sent to an endpoint directly.
 
-use std::collections::HashMap as Counts;
+use std::{collections::HashMap as Counts, net::IpAddr};
 
 use aya::{
     Pod,
     maps::{HashMap, MapData, MapError},
 };
-use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire};
+use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
@@ -119,7 +119,7 @@ fn key<A>(addr: A, slot: &BackendSlot) -> FrontendKey<A> {
 }
 
 impl KernelMaps {
-    /// Brings the set of endpoints to what a snapshot of the maps says.
+    /// Brings the set of endpoints, and of known addresses, to what a snapshot of the maps says.
     ///
     /// # Errors
     ///
@@ -131,11 +131,13 @@ impl KernelMaps {
             }
         }
         self.endpoints.v4.sweep()?;
-        self.endpoints.v6.sweep()
+        self.endpoints.v6.sweep()?;
+        self.learn_addresses()
     }
 
     /// Writes a slot. Its endpoint is known before the first flow can go there.
     pub(super) fn put_backend(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {
+        self.known.add(slot.addr)?;
         self.endpoints.put(index, slot)?;
         let port = (slot.port, slot.protocol);
         match from_ip(slot.addr) {
@@ -162,19 +164,30 @@ impl KernelMaps {
                 self.backends4
                     .set(index, free_backend::<V4>(generation), 0)
                     .map_err(failed("write", map::BACKENDS4))?;
-                self.endpoints.v4.free(index)
+                self.endpoints.v4.free(index)?;
             }
             Family::V6 => {
                 self.backends6
                     .set(index, free_backend::<V6>(generation), 0)
                     .map_err(failed("write", map::BACKENDS6))?;
-                self.endpoints.v6.free(index)
+                self.endpoints.v6.free(index)?;
             }
         }
+        self.note_gone()
     }
 }
 
 impl Endpoints {
+    /// The addresses of all endpoints, some of them more than once.
+    pub(super) fn for_each_address(&self, mut visit: impl FnMut(IpAddr)) {
+        for key in self.v4.slots.keys() {
+            visit(to_ip(Either::V4(key.addr)));
+        }
+        for key in self.v6.slots.keys() {
+            visit(to_ip(Either::V6(key.addr)));
+        }
+    }
+
     fn put(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {
         match from_ip(slot.addr) {
             Either::V4(addr) => self.v4.put(index, key(addr, slot)),

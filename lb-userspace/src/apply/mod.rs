@@ -2,6 +2,7 @@
 
 mod encode;
 mod endpoints;
+mod known;
 mod snapshot;
 mod sources;
 mod uplinks;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use self::{
     encode::{frontend_key, range_key},
     endpoints::Endpoints,
+    known::Known,
 };
 use crate::{
     plan::{Dataplane, Op},
@@ -76,6 +78,7 @@ pub struct KernelMaps {
     backends4: Array<MapData, Backend<V4>>,
     backends6: Array<MapData, Backend<V6>>,
     endpoints: Endpoints,
+    known: Known,
     services: MappedArray<u64>,
     slots: MappedArray<u32>,
     ranges4: LpmTrie<MapData, Range<V4>, u32>,
@@ -104,6 +107,7 @@ impl KernelMaps {
                 typed(take(bpf, map::ENDPOINTS4)?, map::ENDPOINTS4)?,
                 typed(take(bpf, map::ENDPOINTS6)?, map::ENDPOINTS6)?,
             ),
+            known: Known::new(mapped::<u64, u64>(take(bpf, map::KNOWN)?, map::KNOWN, 1)?),
             services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
             slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
             ranges4: typed(take(bpf, map::RANGES4)?, map::RANGES4)?,
@@ -214,6 +218,7 @@ impl Dataplane for KernelMaps {
                 kind,
                 flags,
             } => {
+                self.known.add(frontend.addr)?;
                 let value = Frontend::new(*service, *kind).with_flags(*flags);
                 match from_ip(frontend.addr) {
                     Either::V4(addr) => self
@@ -226,18 +231,21 @@ impl Dataplane for KernelMaps {
                         .map_err(failed("write", map::FRONTENDS6)),
                 }
             }
-            Op::DeleteFrontend { frontend } => match from_ip(frontend.addr) {
-                Either::V4(addr) => remove(
-                    &mut self.frontends4,
-                    map::FRONTENDS4,
-                    &frontend_key(addr, frontend),
-                ),
-                Either::V6(addr) => remove(
-                    &mut self.frontends6,
-                    map::FRONTENDS6,
-                    &frontend_key(addr, frontend),
-                ),
-            },
+            Op::DeleteFrontend { frontend } => {
+                match from_ip(frontend.addr) {
+                    Either::V4(addr) => remove(
+                        &mut self.frontends4,
+                        map::FRONTENDS4,
+                        &frontend_key(addr, frontend),
+                    ),
+                    Either::V6(addr) => remove(
+                        &mut self.frontends6,
+                        map::FRONTENDS6,
+                        &frontend_key(addr, frontend),
+                    ),
+                }?;
+                self.note_gone()
+            }
             Op::PutRange { service, range } => match from_ip(range.network()) {
                 Either::V4(client) => self
                     .ranges4
@@ -259,6 +267,7 @@ impl Dataplane for KernelMaps {
                 ),
             },
             Op::PutAddress { addr, kind } => {
+                self.known.add(*addr)?;
                 let value = Frontend::of_address(*kind);
                 match from_ip(*addr) {
                     Either::V4(addr) => self
