@@ -63,6 +63,9 @@ impl fmt::Display for Scene {
     }
 }
 
+/// The scene with a floor.
+const UPLINK: Scene = Scene::Packets(Path::Uplink);
+
 /// What is measured: a scene, with so many services, with a proxy.
 pub(crate) type Key = (Scene, usize, Proxy);
 
@@ -124,6 +127,15 @@ impl Figures {
         Some(of(one)? / of(other)?)
     }
 
+    /// How many times as much as one proxy another one costs a packet from the uplink, both without what the wire and its
+    /// ends cost.
+    pub(crate) fn net_ratio(&self, services: usize, one: Proxy, other: Proxy) -> Option<f64> {
+        let ns = |proxy| Some(1e9 / self.summary((UPLINK, services, proxy))?.median);
+        let floor: f64 = ns(Proxy::Turn)?;
+        let own = ns(one)? - floor;
+        (own > 0.0).then_some((ns(other)? - floor) / own)
+    }
+
     /// Things without a single figure, with the reason.
     pub(crate) fn missing(&self) -> Vec<String> {
         let why = |failures: &[String]| failures.first().cloned().unwrap_or_else(|| "not run".to_owned());
@@ -178,7 +190,7 @@ pub(crate) fn targets(figures: &Figures) -> Vec<Target> {
     }
     let counts: std::collections::BTreeSet<usize> = figures.lab.keys().map(|(_, count, _)| *count).collect();
     let wanted = [
-        (Scene::Packets(Path::Uplink), Proxy::FairleadXdp, XDP),
+        (UPLINK, Proxy::FairleadXdp, XDP),
         (Scene::FromPod(Load::Connections), Proxy::FairleadTc, CONNECTIONS),
     ];
     for (scene, own, factor) in wanted {
@@ -197,6 +209,18 @@ pub(crate) fn targets(figures: &Figures) -> Vec<Target> {
                     figure,
                     met: figure.is_some_and(|figure| figure >= factor),
                 });
+                if scene == UPLINK {
+                    let figure = figures.net_ratio(*count, own, other);
+                    targets.push(Target {
+                        goal: format!(
+                            "the same without the floor: {} costs at least {factor} × {}",
+                            other.name(),
+                            own.name()
+                        ),
+                        figure,
+                        met: figure.is_some_and(|figure| figure >= factor),
+                    });
+                }
             }
         }
     }

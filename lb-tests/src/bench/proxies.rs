@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A proxy, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proxy {
+    /// The node's uplink turns frames around at once: what the wire costs. Only where frames leave by the uplink that they
+    /// came by.
+    Turn,
     /// Clients ask the endpoint itself: the limit.
     None,
     /// Fairlead with tc programs only.
@@ -47,7 +50,8 @@ pub(crate) const LAB: [(&str, &str); 3] = [
 
 impl Proxy {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Turn,
         Self::None,
         Self::FairleadXdp,
         Self::FairleadTc,
@@ -58,6 +62,7 @@ impl Proxy {
     /// Name in tables and files.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Turn => "xdp-floor",
             Self::None => "none",
             Self::FairleadTc => "fairlead-tc",
             Self::FairleadXdp => "fairlead-xdp",
@@ -98,7 +103,7 @@ impl<'a> Running<'a> {
             agent: None,
         };
         match proxy {
-            Proxy::None => {}
+            Proxy::Turn | Proxy::None => {}
             Proxy::FairleadTc | Proxy::FairleadXdp => {
                 let folder = lab.folder().join(format!("services-{}", services.len()));
                 fs::create_dir_all(&folder)?;

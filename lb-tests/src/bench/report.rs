@@ -123,6 +123,7 @@ fn scene(figures: &Figures, scene: Scene) -> Table {
         "median",
         "lowest–highest",
         "MAD",
+        "ns each",
         "× none",
         "× nftables",
         "× iptables",
@@ -138,11 +139,14 @@ fn scene(figures: &Figures, scene: Scene) -> Table {
                     figure(summary.median),
                     spread(&summary),
                     figure(summary.mad),
+                    figure(1e9 / summary.median),
                     ratio(Proxy::None),
                     ratio(Proxy::Nftables),
                     ratio(Proxy::Iptables),
                 ],
-                None => ["failed", "–", "–", "–", "–", "–"].map(str::to_owned).to_vec(),
+                None => ["failed", "–", "–", "–", "–", "–", "–"]
+                    .map(str::to_owned)
+                    .to_vec(),
             };
             let heading = [proxy.name().to_owned(), services.to_string()];
             table.0.push(heading.into_iter().chain(row).collect());

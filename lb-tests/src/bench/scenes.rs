@@ -11,7 +11,7 @@ use super::{
     load::{self, Load, Servers},
     proxies::{self, Proxy, Running},
     services::{self, NEAR, PORTS, Service, TARGETS},
-    wire::{self, Ends},
+    wire::{self, Ends, Path},
 };
 
 /// How often a measurement is tried in one turn: a busy machine loses datagrams.
@@ -78,9 +78,11 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn scenes(&self) -> impl Iterator<Item = Scene> {
-        Scene::ALL.into_iter().filter(|scene| {
-            self.args.wants(match scene {
+    /// What is measured with a proxy.
+    fn scenes(&self, proxy: Proxy) -> impl Iterator<Item = Scene> {
+        Scene::ALL.into_iter().filter(move |scene| {
+            let fits = proxy != Proxy::Turn || *scene == Scene::Packets(Path::Uplink);
+            fits && self.args.wants(match scene {
                 Scene::Packets(_) => Part::Packets,
                 Scene::FromPod(_) | Scene::FromNode(_) => Part::Load,
             })
@@ -103,7 +105,7 @@ impl Stage<'_> {
             Ok(running) => running,
             Err(error) => {
                 let why = format!("{error:#}");
-                for scene in self.scenes() {
+                for scene in self.scenes(proxy) {
                     note(
                         scene,
                         Err(anyhow::anyhow!("{} did not start: {why}", proxy.name())),
@@ -112,7 +114,7 @@ impl Stage<'_> {
                 return Running::sweep(self.lab, proxy);
             }
         };
-        for scene in self.scenes() {
+        for scene in self.scenes(proxy) {
             for _ in 0..ATTEMPTS {
                 let result = self.scene(scene, proxy).with_context(|| running.context());
                 proxies::forget_connections(self.lab.node(1))?;
@@ -139,7 +141,13 @@ impl Stage<'_> {
         let time = self.extent.time;
         match scene {
             // The sink is there only meanwhile: it changes how the switch's port takes packets.
-            Scene::Packets(path) => Ends::attach(self.lab, self.object, self.cpu)?.rate(path, proxied, time),
+            Scene::Packets(path) => {
+                let mut ends = Ends::attach(self.lab, self.object, self.cpu)?;
+                if proxy == Proxy::Turn {
+                    ends.turn_at_once()?;
+                }
+                ends.rate(path, proxied, time)
+            }
             Scene::FromPod(load) => load::rate(self.lab.pod(1, 1), load, addr(load), time),
             Scene::FromNode(load) => load::rate(self.lab.node(1), load, addr(load), time),
         }

@@ -76,7 +76,7 @@ impl<'a> Ends<'a> {
         }
         let mut bpf = loader.load(object).context("load the generator and the sink")?;
         std::fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
-        for name in ["bench_generate", "bench_sink"] {
+        for name in ["bench_generate", "bench_sink", "bench_turn"] {
             let program: &mut Xdp = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load program {name}"))?;
         }
@@ -90,6 +90,24 @@ impl<'a> Ends<'a> {
             bpf,
             cpu,
         })
+    }
+
+    /// Has frames turned around by the node's uplink as soon as they come in.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the program.
+    pub(crate) fn turn_at_once(&mut self) -> Result<()> {
+        let turn: &mut Xdp = self
+            .bpf
+            .program_mut("bench_turn")
+            .context("bench_turn")?
+            .try_into()?;
+        self.lab
+            .node(1)
+            .run(|| turn.attach(UPLINK, XdpMode::Driver))?
+            .with_context(|| format!("attach bench_turn to {UPLINK} of the node"))?;
+        Ok(())
     }
 
     /// Packets a second that arrive, measured for about so long. `proxied` says whether the clients ask the service, or
