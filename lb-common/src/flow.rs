@@ -210,16 +210,21 @@ impl Timeouts {
     }
 }
 
+impl Timeouts {
+    /// Those of [`limits`].
+    pub const DEFAULT: Self = Self {
+        syn: limits::TCP_SYN_TIMEOUT_NS,
+        established: limits::TCP_ESTABLISHED_TIMEOUT_NS,
+        closing: limits::TCP_CLOSING_TIMEOUT_NS,
+        closed: limits::TCP_CLOSED_TIMEOUT_NS,
+        udp: limits::UDP_TIMEOUT_NS,
+        udp_stream: limits::UDP_STREAM_TIMEOUT_NS,
+    };
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            syn: limits::TCP_SYN_TIMEOUT_NS,
-            established: limits::TCP_ESTABLISHED_TIMEOUT_NS,
-            closing: limits::TCP_CLOSING_TIMEOUT_NS,
-            closed: limits::TCP_CLOSED_TIMEOUT_NS,
-            udp: limits::UDP_TIMEOUT_NS,
-            udp_stream: limits::UDP_STREAM_TIMEOUT_NS,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -11,7 +11,10 @@ use aya_ebpf::{
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
-use lb_common::datapath::{ChecksumUpdate, Packet, RewriteError};
+use lb_common::{
+    datapath::{ChecksumUpdate, Packet, RewriteError},
+    packet::ethernet,
+};
 
 use crate::{globals, words};
 
@@ -110,20 +113,15 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError> {
-        let [a, b, c] = self.read_at::<3>(0).ok_or(RewriteError)?.map(u32::to_ne_bytes);
+        let addresses = self.read_at::<3>(0).ok_or(RewriteError)?;
         // What other checksums hardware was to finish does not matter: the helper was made for such answers.
         // SAFETY: takes numbers only.
-        let failed = unsafe { bpf_skb_change_tail(self.skb.cast(), (14 + 4 * WORDS) as u32, 0) };
+        let failed = unsafe { bpf_skb_change_tail(self.skb.cast(), (ethernet::LEN + 4 * WORDS) as u32, 0) };
         if failed != 0 {
             return Err(RewriteError);
         }
-        let swapped = [
-            u32::from_ne_bytes([b[2], b[3], c[0], c[1]]),
-            u32::from_ne_bytes([c[2], c[3], a[0], a[1]]),
-            u32::from_ne_bytes([a[2], a[3], b[0], b[1]]),
-        ];
-        self.write_at(0, &swapped)?;
-        self.write_at(14, words)
+        self.write_at(0, &ethernet::turned(addresses))?;
+        self.write_at(ethernet::LEN, words)
     }
 
     #[inline(always)]

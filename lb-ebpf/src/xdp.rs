@@ -161,19 +161,14 @@ impl<const PIECES: bool> Packet for Frame<PIECES> {
 
     #[inline(always)]
     fn become_answer<const WORDS: usize>(&mut self, words: &[u32; WORDS]) -> Result<(), RewriteError> {
-        let [a, b, c] = self.read::<0, 3>().ok_or(RewriteError)?.map(u32::to_ne_bytes);
+        let addresses = self.read::<0, 3>().ok_or(RewriteError)?;
         let wanted = (ethernet::LEN + 4 * WORDS) as i32;
         // SAFETY: takes numbers only.
         let failed = unsafe { bpf_xdp_adjust_tail(self.ctx, wanted - self.len() as i32) };
         if failed != 0 {
             return Err(RewriteError);
         }
-        let swapped = [
-            u32::from_ne_bytes([b[2], b[3], c[0], c[1]]),
-            u32::from_ne_bytes([c[2], c[3], a[0], a[1]]),
-            u32::from_ne_bytes([a[2], a[3], b[0], b[1]]),
-        ];
-        self.write_at(0, &swapped)?;
+        self.write_at(0, &ethernet::turned(addresses))?;
         self.write_at(ethernet::LEN, words)
     }
 

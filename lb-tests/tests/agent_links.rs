@@ -7,7 +7,6 @@ use aya::{Ebpf, programs::SchedClassifier};
 use lb_common::{
     datapath::{Ports, Role},
     flow::Timeouts,
-    limits,
 };
 use lb_testkit::output;
 use lb_tests::namespace::Namespace;
@@ -37,14 +36,7 @@ const KNOBS: Knobs = Knobs {
         first: 1_024,
         count: 28_976,
     },
-    timeouts: Timeouts {
-        syn: limits::TCP_SYN_TIMEOUT_NS,
-        established: limits::TCP_ESTABLISHED_TIMEOUT_NS,
-        closing: limits::TCP_CLOSING_TIMEOUT_NS,
-        closed: limits::TCP_CLOSED_TIMEOUT_NS,
-        udp: limits::UDP_TIMEOUT_NS,
-        udp_stream: limits::UDP_STREAM_TIMEOUT_NS,
-    },
+    timeouts: Timeouts::DEFAULT,
     service_cidrs: ServiceCidrs::NONE,
     socket_lb: SocketLb::Host,
     xdp: &[],
