@@ -116,41 +116,67 @@ impl<A: Address> Choice<A> {
         };
         if local { Scope::Local } else { Scope::Cluster }
     }
+
+    #[inline(always)]
+    fn affinity_key(&self) -> AffinityKey<A> {
+        AffinityKey {
+            client: self.client,
+            service: self.service,
+        }
+    }
 }
 
-/// Puts the endpoint for `choice` into `backend`, and returns its index.
+/// Puts the endpoint for `choice` into `backend`, and returns its index. A client with session affinity is remembered.
 #[inline(always)]
 pub(super) fn choose<F: Family, T: Tables<F>>(
     tables: &T,
     choice: &Choice<F::Addr>,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
-    let policies = tables
-        .service(choice.service)
-        .ok_or(Failure::BadTable)?
-        .table
-        .policies();
+    let policies = policies::<F, _>(tables, choice)?;
     if policies.affinity == 0 {
         return by_hash::<F, _>(tables, choice, choice.hash, backend);
     }
-    with_affinity::<F, _>(tables, choice, policies, backend)
+    let mut affinity = Affinity::default();
+    let index = by_affinity::<F, _>(tables, choice, policies, &mut affinity, backend)?;
+    affinity.backend = index;
+    affinity.generation = backend.generation;
+    affinity.last_used = choice.now;
+    tables.remember_affinity(&choice.affinity_key(), &affinity);
+    Ok(index)
+}
+
+/// The same without leaving a trace.
+#[inline(always)]
+pub(super) fn would_choose<F: Family, T: Tables<F>>(
+    tables: &T,
+    choice: &Choice<F::Addr>,
+    backend: &mut Backend<F::Addr>,
+) -> Result<u32, Failure> {
+    let policies = policies::<F, _>(tables, choice)?;
+    if policies.affinity == 0 {
+        return by_hash::<F, _>(tables, choice, choice.hash, backend);
+    }
+    by_affinity::<F, _>(tables, choice, policies, &mut Affinity::default(), backend)
+}
+
+#[inline(always)]
+fn policies<F: Family, T: Tables<F>>(tables: &T, choice: &Choice<F::Addr>) -> Result<Policies, Failure> {
+    let service = tables.service(choice.service).ok_or(Failure::BadTable)?;
+    Ok(service.table.policies())
 }
 
 /// The endpoint that the client had before, if it comes back in time and the endpoint still counts; otherwise one by the
-/// client's address, which is remembered.
+/// client's address. `affinity` is what was remembered, in the epoch that has come.
 #[inline(always)]
-fn with_affinity<F: Family, T: Tables<F>>(
+fn by_affinity<F: Family, T: Tables<F>>(
     tables: &T,
     choice: &Choice<F::Addr>,
     policies: Policies,
+    affinity: &mut Affinity,
     backend: &mut Backend<F::Addr>,
 ) -> Result<u32, Failure> {
-    let key = AffinityKey {
-        client: choice.client,
-        service: choice.service,
-    };
-    let mut affinity = Affinity::default();
-    if tables.affinity(&key, &mut affinity) {
+    if tables.affinity(&choice.affinity_key(), affinity) {
         let away = choice.now.saturating_sub(affinity.last_used);
         if away > policies.affinity as u64 * NS_PER_S {
             affinity.epoch = affinity.epoch.wrapping_add(1);
@@ -158,25 +184,18 @@ fn with_affinity<F: Family, T: Tables<F>>(
             && backend.is_serving(affinity.generation)
             && (matches!(choice.scope(policies), Scope::Cluster) || backend.is_local())
         {
-            affinity.last_used = choice.now;
-            tables.remember_affinity(&key, &affinity);
             return Ok(affinity.backend);
         }
     }
     let hash = maglev::affinity_hash(choice.client, affinity.epoch);
-    let index = by_hash::<F, _>(tables, choice, hash, backend)?;
-    affinity.backend = index;
-    affinity.generation = backend.generation;
-    affinity.last_used = choice.now;
-    tables.remember_affinity(&key, &affinity);
-    Ok(index)
+    by_hash::<F, _>(tables, choice, hash, backend)
 }
 
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// Puts the endpoint that a service's tables give for `hash` into `backend`, and returns its index.
 #[inline(always)]
-pub(super) fn by_hash<F: Family, T: Tables<F>>(
+fn by_hash<F: Family, T: Tables<F>>(
     tables: &T,
     choice: &Choice<F::Addr>,
     hash: u32,

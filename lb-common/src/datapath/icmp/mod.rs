@@ -22,8 +22,7 @@ mod messages;
 pub(super) use self::messages::Messages;
 use super::{Env, Family, Hook, Packet, RewriteError, Role, Step, Tables, Verdict, Work, choose};
 use crate::{
-    abi::{Address, Affinity, AffinityKey, FlowKind, Tuple, proto},
-    maglev,
+    abi::{Address, FlowKind, Tuple, proto},
     packet::{
         Delta, Tcp, Udp,
         icmp::{self, Message},
@@ -129,35 +128,14 @@ where
     T: Tables<F>,
     E: Env<F>,
 {
-    const UNKNOWN: Step = Step::Keep(Reason::NotService);
     let key = &work.quoted.key;
-    let tuple = &key.tuple;
     let Some(frontend) = choose::frontend::<F, _>(tables, key) else {
-        return UNKNOWN;
+        return Step::Keep(Reason::NotService);
     };
-    let mut choice = choose::Choice::of_packet(frontend, key, role, env.now());
-    let Some(service) = tables.service(frontend.service) else {
-        return UNKNOWN;
-    };
-    if service.table.policies().affinity != 0 {
-        // What is remembered of the client is looked at, and stays as it is.
-        let client = AffinityKey {
-            client: tuple.src,
-            service: frontend.service,
-        };
-        let mut affinity = Affinity::default();
-        let remembered = tables.affinity(&client, &mut affinity);
-        choice.hash = maglev::affinity_hash(tuple.src, affinity.epoch);
-        if remembered
-            && tables.backend(affinity.backend, &mut work.backend)
-            && work.backend.is_serving(affinity.generation)
-        {
-            return chosen(work, role);
-        }
-    }
-    match choose::by_hash::<F, _>(tables, &choice, choice.hash, &mut work.backend) {
+    let choice = choose::Choice::of_packet(frontend, key, role, env.now());
+    match choose::would_choose::<F, _>(tables, &choice, &mut work.backend) {
         Ok(_) => chosen(work, role),
-        Err(_) => UNKNOWN,
+        Err(_) => Step::Keep(Reason::NotService),
     }
 }
 

@@ -1,9 +1,11 @@
 //! ICMP: errors about translated packets, and echo requests.
 
+mod forgotten;
+
 use std::net::IpAddr;
 
 use lb_common::{
-    abi::{FrontendKind, Policies, proto},
+    abi::{FrontendKind, proto},
     datapath::Hook,
     verdict::Reason,
 };
@@ -13,13 +15,12 @@ use lb_testkit::{
 };
 
 use super::{
-    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, V6, first, flow, later, redirected, rewritten,
-    service, services::with_port, untouched,
+    Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, V4, V6, flow, later, redirected, rewritten, service,
+    services::with_port, untouched,
 };
 use crate::packets::{
     case::Case,
-    native,
-    world::{AffinitySpec, GENERATION, UPLINK, World, backend_index},
+    world::{UPLINK, World},
 };
 
 /// What most errors quote, in bytes: the IP header and as much as holds the TCP or UDP header.
@@ -33,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.extend(about_packets_of_clients(a, proto, &label));
         cases.extend(about_redirected_packets(a, proto, &label));
         cases.extend(about_replies(a, proto, &label));
-        cases.extend(without_flow(a, proto, &label));
+        cases.extend(forgotten::cases(a, proto, &label));
         cases.extend(quotes(a, proto, &label));
         cases.extend(left_alone(a, proto, &label));
     }
@@ -249,105 +250,6 @@ fn about_replies(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec
             Reason::NotReply,
         ),
     ]
-}
-
-/// The endpoint that a new flow would be given.
-fn endpoint_of(world: &World, packet: &Build) -> String {
-    let opened = native::run(&untouched(
-        "",
-        FROM_WORKLOAD,
-        world.clone(),
-        packet.bytes(),
-        Reason::NewFlow,
-    ));
-    assert_eq!(opened.reason, Reason::NewFlow);
-    let endpoints = world.services[0].endpoints.iter();
-    let mut there = endpoints
-        .map(|(endpoint, _)| endpoint.to_string())
-        .filter(|endpoint| packet.clone().to(endpoint).bytes() == opened.packet);
-    there.next().expect("one of the endpoints")
-}
-
-fn without_flow(a: Addresses, proto: u8, label: &dyn Fn(&str) -> String) -> Vec<Case> {
-    let forgotten = |mut world: World| {
-        world.flows.clear();
-        world
-    };
-    let error = |from, to, quoted: &Build| icmp::error(from, to, too_big(a), quoted, WHOLE);
-    let (node, local) = (ip(a.node_port), ip(a.local));
-    let seen = travelled(proto, a.node_port, a.outside);
-    let arrived = error(router(a), node, &seen);
-
-    let mut several = forgotten(from_pod(a, proto));
-    several.services[0].endpoints = (0..5u16)
-        .map(|nth| (addr(&with_port(a.remote, 8_080 + nth)), false))
-        .collect();
-    let mut affine = several.clone();
-    affine.services[0].policies = Policies {
-        affinity: 600,
-        ..Policies::default()
-    };
-    let mut remembered = affine.clone();
-    remembered.affinities.push(AffinitySpec {
-        client: ip(a.pod),
-        index: backend_index(3),
-        generation: GENERATION,
-        epoch: 0,
-        age: 1,
-    });
-    let opening = first(proto, a.pod, a.cluster_ip);
-    let from_pod = error(
-        ip(a.pod),
-        ip(a.cluster_ip),
-        &travelled(proto, a.cluster_ip, a.pod),
-    );
-    let mut cases = vec![
-        rewritten(
-            label("about_a_reply_of_a_forgotten_flow_reaches_the_endpoint"),
-            FROM_UPLINK,
-            forgotten(from_outside(a, proto)),
-            &arrived,
-            Reason::IcmpTranslated,
-            &error(router(a), local, &travelled(proto, a.local, a.outside)),
-        ),
-        untouched(
-            label("about_a_redirected_reply_of_a_forgotten_flow_is_passed"),
-            FROM_UPLINK,
-            forgotten(over_the_node(a, proto)),
-            arrived.bytes(),
-            Reason::NotService,
-        ),
-        untouched(
-            label("about_a_packet_of_a_forgotten_flow_is_passed"),
-            Hook::Egress,
-            forgotten(self::from_pod(a, proto)),
-            error(router(a), ip(a.pod), &travelled(proto, a.pod, a.remote)).bytes(),
-            Reason::NotReply,
-        ),
-        untouched(
-            label("about_a_reply_of_no_service_is_passed"),
-            FROM_WORKLOAD,
-            several.clone(),
-            error(ip(a.pod), ip(a.elsewhere), &travelled(proto, a.elsewhere, a.pod)).bytes(),
-            Reason::NotService,
-        ),
-    ];
-    for (rule, world) in [
-        ("reaches_the_endpoint_that_the_hash_gives", several),
-        ("reaches_the_endpoint_that_the_clients_address_gives", affine),
-        ("reaches_the_endpoint_that_the_client_stays_with", remembered),
-    ] {
-        let endpoint = endpoint_of(&world, &opening);
-        cases.push(rewritten(
-            label(&format!("about_a_reply_of_a_forgotten_flow_{rule}")),
-            FROM_WORKLOAD,
-            world,
-            &from_pod,
-            Reason::IcmpTranslated,
-            &error(ip(a.pod), ip(&endpoint), &travelled(proto, &endpoint, a.pod)),
-        ));
-    }
-    cases
 }
 
 /// Errors quote as much as they like, and not always what is sound.
