@@ -318,6 +318,9 @@ impl BackendFlags {
     pub const LOCAL: u8 = 1;
     /// The slot holds a backend that serves. Without it the slot is free and only its generation means something.
     pub const IN_USE: u8 = 2;
+    /// The endpoint serves the flows that it has and gets no new ones: it terminates while others are ready. No table
+    /// names the slot.
+    pub const KEPT: u8 = 4;
 }
 
 /// One endpoint address and port.
@@ -344,9 +347,20 @@ impl<A> Backend<A> {
         self.generation == generation && self.flags & BackendFlags::IN_USE != 0
     }
 
+    /// Whether this is the backend that a client with session affinity is remembered with, and still gets new flows.
+    #[inline(always)]
+    pub const fn takes_new(&self, generation: u32) -> bool {
+        self.is_serving(generation) && self.flags & BackendFlags::KEPT == 0
+    }
+
     /// Whether the endpoint runs on this node.
     #[inline(always)]
     pub const fn is_local(&self) -> bool {
         self.flags & BackendFlags::LOCAL != 0
+    }
+
+    /// Whether the endpoint only serves the flows that it has.
+    pub const fn is_kept(&self) -> bool {
+        self.flags & BackendFlags::KEPT != 0
     }
 }

@@ -166,7 +166,7 @@ fn policies<F: Family, T: Tables<F>>(tables: &T, choice: &Choice<F::Addr>) -> Re
     Ok(service.table.policies())
 }
 
-/// The endpoint that the client had before, if it comes back in time and the endpoint still counts; otherwise one by the
+/// The endpoint that the client had before, if it comes back in time and the endpoint still gets new flows; otherwise one by the
 /// client's address. `affinity` is what was remembered, in the epoch that has come.
 #[inline(always)]
 fn by_affinity<F: Family, T: Tables<F>>(
@@ -181,7 +181,7 @@ fn by_affinity<F: Family, T: Tables<F>>(
         if away > policies.affinity as u64 * NS_PER_S {
             affinity.epoch = affinity.epoch.wrapping_add(1);
         } else if tables.backend(affinity.backend, backend)
-            && backend.is_serving(affinity.generation)
+            && backend.takes_new(affinity.generation)
             && (matches!(choice.scope(policies), Scope::Cluster) || backend.is_local())
         {
             return Ok(affinity.backend);

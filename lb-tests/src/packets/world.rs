@@ -164,6 +164,8 @@ pub struct ServiceSpec {
     pub kind: FrontendKind,
     /// Endpoints with whether each runs on this node.
     pub endpoints: Vec<(SocketAddr, bool)>,
+    /// Endpoints that keep the flows that they have and get no new ones, in the same way. Their indexes follow.
+    pub kept: Vec<(SocketAddr, bool)>,
     /// Which traffic only goes to endpoints on this node.
     pub policies: Policies,
     /// What is broken about the service, for cases of a defective agent.
@@ -340,14 +342,13 @@ impl ServiceSpec {
         for (endpoint, local) in &self.endpoints {
             let index = *next;
             *next += 1;
-            entries.push(self.backend(index, *endpoint, *local));
+            self.endpoint(
+                index,
+                *endpoint,
+                if *local { BackendFlags::LOCAL } else { 0 },
+                entries,
+            );
             let port = port_to_wire(endpoint.port());
-            if self.defect.is_none() {
-                entries.push(match from_ip(endpoint.ip()) {
-                    Either::V4(addr) => Entry::Endpoint4(FrontendKey::new(addr, port, self.proto)),
-                    Either::V6(addr) => Entry::Endpoint6(FrontendKey::new(addr, port, self.proto)),
-                });
-            }
             let id = match from_ip(endpoint.ip()) {
                 Either::V4(addr) => maglev::endpoint_id(addr, port),
                 Either::V6(addr) => maglev::endpoint_id(addr, port),
@@ -366,6 +367,11 @@ impl ServiceSpec {
             if *local && self.policies != Policies::default() {
                 local_members.push(member);
             }
+        }
+        for (endpoint, local) in &self.kept {
+            let local = if *local { BackendFlags::LOCAL } else { 0 };
+            self.endpoint(*next, *endpoint, local | BackendFlags::KEPT, entries);
+            *next += 1;
         }
         let size = maglev::table_size(members.len());
         let offset = match self.defect {
@@ -386,8 +392,19 @@ impl ServiceSpec {
         entries.push(Entry::Service(id, Service { table }));
     }
 
-    fn backend(&self, index: u32, endpoint: SocketAddr, local: bool) -> Entry {
-        let mut flags = if local { BackendFlags::LOCAL } else { 0 };
+    /// A slot of BACKENDS, and its endpoint in ENDPOINTS.
+    fn endpoint(&self, index: u32, endpoint: SocketAddr, flags: u8, entries: &mut Vec<Entry>) {
+        entries.push(self.backend(index, endpoint, flags));
+        let port = port_to_wire(endpoint.port());
+        if self.defect.is_none() {
+            entries.push(match from_ip(endpoint.ip()) {
+                Either::V4(addr) => Entry::Endpoint4(FrontendKey::new(addr, port, self.proto)),
+                Either::V6(addr) => Entry::Endpoint6(FrontendKey::new(addr, port, self.proto)),
+            });
+        }
+    }
+
+    fn backend(&self, index: u32, endpoint: SocketAddr, mut flags: u8) -> Entry {
         if self.defect != Some(Defect::BackendsFreed) {
             flags |= BackendFlags::IN_USE;
         }

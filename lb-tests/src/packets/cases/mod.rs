@@ -8,6 +8,7 @@ mod flows;
 mod fragments;
 mod headers;
 mod icmp;
+mod kept;
 mod lengths;
 mod policies;
 mod sctp;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(snat::cases());
     cases.extend(policies::cases());
     cases.extend(affinity::cases());
+    cases.extend(kept::cases());
     cases.extend(direct::cases());
     cases.extend(addresses::cases());
     cases.extend(icmp::cases());
@@ -141,6 +143,7 @@ pub(super) fn service(proto: u8, kind: FrontendKind, frontend: &str, endpoint: &
             proto,
             kind,
             endpoints: vec![(addr(endpoint), local)],
+            kept: Vec::new(),
             policies: Policies::default(),
             defect: None,
         }],
