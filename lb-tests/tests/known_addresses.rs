@@ -92,6 +92,7 @@ fn slot(addr: IpAddr) -> BackendSlot {
         protocol: Protocol::Tcp,
         generation: 1,
         local: false,
+        kept: false,
     }
 }
 

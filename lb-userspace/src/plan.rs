@@ -138,6 +138,8 @@ pub struct BackendSlot {
     pub generation: u32,
     /// The endpoint runs on this node.
     pub local: bool,
+    /// The endpoint only serves the flows that it has; no table names the slot.
+    pub kept: bool,
 }
 
 impl BackendSlot {
@@ -150,7 +152,7 @@ impl BackendSlot {
 /// One change of the kernel's maps. Each is a single write of a single map (`WriteTable`: of consecutive elements).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Writes the slot and marks it in use (flags IN_USE, and LOCAL if `slot.local`).
+    /// Writes the slot and marks it in use (flags IN_USE, LOCAL if `slot.local`, and KEPT if `slot.kept`).
     PutBackend {
         /// Index into BACKENDS4 or BACKENDS6, by the family of `slot.addr`.
         index: u32,

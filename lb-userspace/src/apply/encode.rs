@@ -31,20 +31,16 @@ pub(super) fn decode_range(prefix_len: u32, client: Either) -> Option<IpNet> {
     IpNet::new(to_ip(client), u8::try_from(len).ok()?).ok()
 }
 
-/// A backend in use.
-pub(super) fn backend<A>(
-    addr: A,
-    (port, protocol): (u16, Protocol),
-    generation: u32,
-    local: bool,
-) -> Backend<A> {
-    let local = if local { BackendFlags::LOCAL } else { 0 };
+/// A backend in use, whose address is `addr`.
+pub(super) fn backend<A>(addr: A, slot: &BackendSlot) -> Backend<A> {
+    let local = if slot.local { BackendFlags::LOCAL } else { 0 };
+    let kept = if slot.kept { BackendFlags::KEPT } else { 0 };
     Backend {
         addr,
-        generation,
-        port: port_to_wire(port),
-        flags: BackendFlags::IN_USE | local,
-        proto: protocol.number(),
+        generation: slot.generation,
+        port: port_to_wire(slot.port),
+        flags: BackendFlags::IN_USE | local | kept,
+        proto: slot.protocol.number(),
     }
 }
 
@@ -96,6 +92,7 @@ pub(super) fn decode_backend<A: Address>(
             protocol,
             generation: value.generation,
             local: value.is_local(),
+            kept: value.is_kept(),
         }),
         _ => SnapshotBackend::Free {
             generation: value.generation,

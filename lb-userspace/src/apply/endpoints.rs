@@ -139,15 +139,14 @@ impl KernelMaps {
     pub(super) fn put_backend(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {
         self.known.add(slot.addr)?;
         self.endpoints.put(index, slot)?;
-        let port = (slot.port, slot.protocol);
         match from_ip(slot.addr) {
             Either::V4(addr) => self
                 .backends4
-                .set(index, backend(addr, port, slot.generation, slot.local), 0)
+                .set(index, backend(addr, slot), 0)
                 .map_err(failed("write", map::BACKENDS4)),
             Either::V6(addr) => self
                 .backends6
-                .set(index, backend(addr, port, slot.generation, slot.local), 0)
+                .set(index, backend(addr, slot), 0)
                 .map_err(failed("write", map::BACKENDS6)),
         }
     }

@@ -122,6 +122,22 @@ pub fn local_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeSet<EndpointAddr
     }
 }
 
+/// Who serves without being in these two sets, and so keeps the flows that it has: kube-proxy lets those of UDP go only
+/// where an endpoint does not serve (`CleanStaleEntries` in `pkg/proxy/conntrack/cleanup.go` of Kubernetes), whatever it is
+/// that keeps new ones away.
+pub fn kept_set(
+    known: &BTreeMap<EndpointAddr, Known>,
+    cluster: &BTreeMap<EndpointAddr, Endpoint>,
+    local: &BTreeSet<EndpointAddr>,
+) -> BTreeMap<EndpointAddr, Endpoint> {
+    let others = known
+        .iter()
+        .filter(|(addr, known)| known.serving && !cluster.contains_key(addr) && !local.contains(addr));
+    others
+        .map(|(addr, known)| (*addr, Endpoint { local: known.local }))
+        .collect()
+}
+
 fn family_of(slice: &EndpointSlice) -> Option<Family> {
     match slice.address_type.as_str() {
         "IPv4" => Some(Family::V4),

@@ -70,6 +70,8 @@ pub struct ServicePort {
     pub policies: Policies,
     /// Who serves that traffic; nobody if no policy asks for it.
     pub local: BTreeSet<EndpointAddr>,
+    /// Who serves and gets no new flows: those that they have stay.
+    pub kept: BTreeMap<EndpointAddr, Endpoint>,
 }
 
 impl ServicePort {
@@ -84,7 +86,7 @@ impl ServicePort {
         }
     }
 
-    /// All its endpoints, with whether each runs on this node.
+    /// All its endpoints that get new flows, with whether each runs on this node.
     pub fn backends(&self) -> BTreeMap<EndpointAddr, bool> {
         let local = self.local.iter().map(|endpoint| (*endpoint, true));
         local
@@ -148,6 +150,7 @@ struct Port {
     endpoints: BTreeMap<EndpointAddr, Endpoint>,
     policies: Policies,
     local: BTreeSet<EndpointAddr>,
+    kept: BTreeMap<EndpointAddr, Endpoint>,
 }
 
 /// The desired state of this node.
@@ -246,17 +249,20 @@ impl Desired {
             let balancer = balancer.filter(|(_, kind)| **kind == FrontendKind::LoadBalancer);
             let balancer = balancer.map(|(frontend, _)| frontend.addr);
             let sources = sources::of_service(service, key.family, &self.facts, balancer);
+            let endpoints = endpoints::cluster_set(&known);
+            let local = if any {
+                endpoints::local_set(&known)
+            } else {
+                BTreeSet::new()
+            };
             ports.entry(key.clone()).or_insert_with(|| Port {
                 sources,
                 claim: Claim::new(created.cloned(), key),
                 frontends: port.frontends,
-                endpoints: endpoints::cluster_set(&known),
+                kept: endpoints::kept_set(&known, &endpoints, &local),
+                endpoints,
                 policies,
-                local: if any {
-                    endpoints::local_set(&known)
-                } else {
-                    BTreeSet::new()
-                },
+                local,
             });
         }
         ports
@@ -316,6 +322,7 @@ impl Desired {
                 endpoints: port.endpoints.clone(),
                 policies: port.policies,
                 local: port.local.clone(),
+                kept: port.kept.clone(),
             })
         });
         match wanted {

@@ -100,6 +100,21 @@ impl Ledger {
                 self.strays.insert((*family, *index));
             }
         }
+        for ((family, index), backend) in &snapshot.backends {
+            if let SnapshotBackend::InUse(slot) = backend
+                && slot.kept
+                && slot.family() == *family
+                && slot.generation != 0
+                && self.strays.contains(&(*family, *index))
+            {
+                let endpoint = EndpointAddr {
+                    addr: slot.addr,
+                    port: slot.port,
+                };
+                let same = self.kept_strays.entry((slot.protocol, endpoint)).or_default();
+                same.push(Slot::found(*index, slot));
+            }
+        }
     }
 
     /// The service as an entry, if all of it makes sense. Its backends are no strays then, and its table is reserved.
@@ -168,11 +183,7 @@ impl Ledger {
                 port: slot.port,
             };
             let fits = slot.protocol == protocol && slot.family() == family && slot.generation != 0;
-            let known = Slot {
-                index,
-                generation: slot.generation,
-                local: Some(slot.local),
-            };
+            let known = Slot::found(index, slot);
             if !fits || !self.strays.contains(&place) || members.insert(endpoint, known).is_some() {
                 return None;
             }
@@ -201,8 +212,32 @@ impl Ledger {
                 self.id_of.insert(key, id);
             }
         }
+        self.claim_kept();
         for id in std::mem::take(&mut self.unclaimed) {
             self.doom(id);
+        }
+    }
+
+    /// Gives backends that keep flows, and that no table names for that reason, to service ports that want them kept. Of two
+    /// service ports that want the same endpoint kept, each gets one, and it does not matter which.
+    fn claim_kept(&mut self) {
+        let mut found = std::mem::take(&mut self.kept_strays);
+        for (key, id) in &self.id_of {
+            let (Some(wanted), Some(entry)) = (self.wanted.get(key), self.entries.get_mut(id)) else {
+                continue;
+            };
+            for endpoint in wanted.kept.keys() {
+                let same = found.get_mut(&(key.protocol, *endpoint));
+                let Some(same) = same.filter(|_| !entry.slots.contains_key(endpoint)) else {
+                    continue;
+                };
+                // One that a table names after all belongs to that table's service.
+                same.retain(|slot| self.strays.contains(&(entry.family, slot.index)));
+                if let Some(slot) = same.pop() {
+                    self.strays.remove(&(entry.family, slot.index));
+                    entry.slots.insert(*endpoint, slot);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     Ledger, Step,
-    ledger::{Record, Slot, Table},
+    ledger::{Marks, Record, Slot, Table},
     planner::What,
     space::Block,
 };
@@ -20,7 +20,7 @@ impl Ledger {
         match (&step.op, &step.what) {
             (Op::PutBackend { index, slot }, What::Backend { id }) => {
                 self.reserved_backends.remove(&(slot.family(), *index));
-                self.set_slot(*id, *index, slot, Some(slot.local));
+                self.set_slot(*id, *index, slot, Some(Marks::of(slot)));
             }
             (Op::PutService { id, table }, What::Service { table: content }) => {
                 self.service_put(*id, Block::of(*table), content, now);
@@ -132,7 +132,7 @@ impl Ledger {
         }
     }
 
-    fn set_slot(&mut self, id: u32, index: u32, slot: &BackendSlot, local: Option<bool>) {
+    fn set_slot(&mut self, id: u32, index: u32, slot: &BackendSlot, marks: Option<Marks>) {
         if let Some(entry) = self.entries.get_mut(&id) {
             let endpoint = EndpointAddr {
                 addr: slot.addr,
@@ -141,9 +141,8 @@ impl Ledger {
             entry.slots.insert(
                 endpoint,
                 Slot {
-                    index,
-                    generation: slot.generation,
-                    local,
+                    marks,
+                    ..Slot::found(index, slot)
                 },
             );
         }

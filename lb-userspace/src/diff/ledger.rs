@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     desired::{Change, EndpointAddr, ServicePort, ServicePortKey},
-    plan::{Family, FrontendAddr, FrontendKind},
+    plan::{BackendSlot, Family, FrontendAddr, FrontendKind, Protocol},
 };
 
 /// How much the kernel's maps hold. Each is the `max_entries` of a map, or less.
@@ -71,8 +71,36 @@ pub struct Usage {
 pub(super) struct Slot {
     pub(super) index: u32,
     pub(super) generation: u32,
-    /// `None` if an operation that would have changed it failed.
-    pub(super) local: Option<bool>,
+    /// `None` if an operation that would have changed them failed.
+    pub(super) marks: Option<Marks>,
+}
+
+impl Slot {
+    /// The slot with that index as the kernel holds it.
+    pub(super) const fn found(index: u32, slot: &BackendSlot) -> Self {
+        Self {
+            index,
+            generation: slot.generation,
+            marks: Some(Marks::of(slot)),
+        }
+    }
+}
+
+/// What the flags of a backend in use say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) local: bool,
+    /// It serves the flows that it has and gets no new ones.
+    pub(super) kept: bool,
+}
+
+impl Marks {
+    pub(super) const fn of(slot: &BackendSlot) -> Self {
+        Self {
+            local: slot.local,
+            kept: slot.kept,
+        }
+    }
 }
 
 /// What SERVICES holds for a service, and MAGLEV where that points.
@@ -110,7 +138,7 @@ pub(super) struct Entry {
     pub(super) served: bool,
     /// Space that SERVICES may point to, where that is not known.
     pub(super) maybe: Vec<Block>,
-    /// The service's backends that are in use.
+    /// The service's backends that are in use. Tables name those that are not kept.
     pub(super) slots: BTreeMap<EndpointAddr, Slot>,
     /// All frontends that may lead here.
     pub(super) frontends: BTreeSet<FrontendAddr>,
@@ -189,6 +217,8 @@ pub struct Ledger {
     pub(super) loose: BTreeSet<FrontendAddr>,
     /// Backends that may be in use but belong to nobody.
     pub(super) strays: BTreeSet<(Family, u32)>,
+    /// Those of them that keep flows, as they were found in the kernel: whose they are is to be found out.
+    pub(super) kept_strays: BTreeMap<(Protocol, EndpointAddr), Vec<Slot>>,
     /// Identifiers found in the kernel that no service port has been matched with yet.
     pub(super) unclaimed: BTreeSet<u32>,
 
@@ -222,6 +252,7 @@ impl Ledger {
             doomed: BTreeSet::new(),
             loose: BTreeSet::new(),
             strays: BTreeSet::new(),
+            kept_strays: BTreeMap::new(),
             unclaimed: BTreeSet::new(),
             reserved_blocks: BTreeSet::new(),
             reserved_backends: BTreeSet::new(),

@@ -6,7 +6,7 @@ use lb_common::abi::TableRef;
 
 use super::{
     DiffError, Ledger, Step,
-    ledger::{Entry, Record, Table},
+    ledger::{Entry, Marks, Record, Table},
     planner::{Draft, What},
     tables::Tables,
 };
@@ -121,7 +121,7 @@ impl Ledger {
         owners.into_iter().any(|owner| owner != key)
     }
 
-    /// Puts the backends in place that are missing. Returns the endpoints that the service can have, with their
+    /// Puts the backends in place that are missing, and tells those that were kept to take new flows again. Returns the endpoints that the service can have, with their
     /// indexes: those that are wanted, as far as there is room.
     fn put_backends(
         &mut self,
@@ -147,14 +147,19 @@ impl Ledger {
             if known.is_none() {
                 self.reserved_backends.insert((entry.family, index));
             }
-            if known.and_then(|slot| slot.local) != Some(*local) {
+            let marks = Marks {
+                local: *local,
+                kept: false,
+            };
+            if known.and_then(|slot| slot.marks) != Some(marks) {
                 let EndpointAddr { addr, port } = *endpoint;
                 let slot = BackendSlot {
                     addr,
                     port,
                     protocol: key.protocol,
                     generation,
-                    local: *local,
+                    local: marks.local,
+                    kept: marks.kept,
                 };
                 draft.push(Op::PutBackend { index, slot }, What::Backend { id });
             }

@@ -7,12 +7,12 @@ use lb_common::abi::TableRef;
 use super::{
     Ledger,
     backends::next_generation,
-    ledger::{Content, Table},
+    ledger::{Content, Entry, Marks, Slot, Table},
     planner::{Draft, What},
 };
 use crate::{
     desired::EndpointAddr,
-    plan::{Family, FrontendAddr, Op},
+    plan::{BackendSlot, Family, FrontendAddr, Op},
 };
 
 impl Ledger {
@@ -31,7 +31,8 @@ impl Ledger {
         }
     }
 
-    /// Takes services and backends out of use that nothing leads to once the steps so far are done.
+    /// Takes services and backends out of use that nothing leads to once the steps so far are done. Backends that are to
+    /// keep their flows are marked instead.
     pub(super) fn take_out(&self, draft: &mut Draft, ids: &[u32], doomed: &[u32]) {
         let planned: BTreeMap<u32, BTreeSet<EndpointAddr>> = draft
             .steps
@@ -69,8 +70,12 @@ impl Ledger {
                 // Nobody knows which table is in force: every backend may be needed.
                 (None, None) => continue,
             };
-            let unused = entry.slots.keys().filter(|endpoint| !members.contains(*endpoint));
-            free.extend(unused.map(|endpoint| (id, *endpoint)));
+            for (endpoint, slot) in entry.slots.iter().filter(|(addr, _)| !members.contains(addr)) {
+                match self.marks_without_table(entry, endpoint, slot) {
+                    Some(marks) => Self::mark(draft, entry, id, (endpoint, slot), marks),
+                    None => free.push((id, *endpoint)),
+                }
+            }
         }
         for (id, endpoint) in free {
             self.free_backend(draft, id, endpoint);
@@ -84,6 +89,46 @@ impl Ledger {
             };
             draft.push(op, What::Free { owner: None });
         }
+    }
+
+    /// How a backend stays that no table names any more; none if it is of no use.
+    fn marks_without_table(&self, entry: &Entry, endpoint: &EndpointAddr, slot: &Slot) -> Option<Marks> {
+        let wanted = self.wanted.get(entry.key.as_ref()?)?;
+        let kept = wanted.kept.get(endpoint).map(|endpoint| Marks {
+            local: endpoint.local,
+            kept: true,
+        });
+        // There was no room for the table that it is to come back to.
+        let waits = || {
+            slot.marks
+                .filter(|marks| marks.kept && wanted.backends().contains_key(endpoint))
+        };
+        kept.or_else(waits)
+    }
+
+    /// Marks a backend that is not marked like that yet.
+    fn mark(
+        draft: &mut Draft,
+        entry: &Entry,
+        id: u32,
+        (endpoint, slot): (&EndpointAddr, &Slot),
+        marks: Marks,
+    ) {
+        let Some(key) = entry.key.as_ref().filter(|_| slot.marks != Some(marks)) else {
+            return;
+        };
+        let put = Op::PutBackend {
+            index: slot.index,
+            slot: BackendSlot {
+                addr: endpoint.addr,
+                port: endpoint.port,
+                protocol: key.protocol,
+                generation: slot.generation,
+                local: marks.local,
+                kept: marks.kept,
+            },
+        };
+        draft.push(put, What::Backend { id });
     }
 
     fn free_backend(&self, draft: &mut Draft, id: u32, endpoint: EndpointAddr) {

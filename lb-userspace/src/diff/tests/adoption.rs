@@ -1,7 +1,7 @@
 //! Restarts, on kernels in order and out of order.
 
 use super::*;
-use crate::plan::{Op, SnapshotBackend, TableRef};
+use crate::plan::{Op, TableRef};
 
 /// Starts the agent anew on the kernel of `node`, and tells how many operations it took to reach `wanted`.
 #[track_caller]

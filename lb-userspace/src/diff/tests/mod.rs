@@ -1,6 +1,7 @@
 //! Tests against a model of the kernel's maps that refuses whatever would break a packet.
 
 mod adoption;
+mod kept;
 mod limits;
 mod model;
 mod order;
@@ -14,11 +15,13 @@ use super::{Ledger, Limits, Report, sync};
 use crate::{
     desired::{Endpoint, EndpointAddr, ServicePort, ServicePortKey},
     index::ServiceName,
-    plan::{Family, FrontendAddr, FrontendKind, Protocol},
+    plan::{BackendSlot, Family, FrontendAddr, FrontendKind, Protocol, SnapshotBackend},
 };
 
 /// What is wanted of the kernel.
 type Wanted = BTreeMap<ServicePortKey, ServicePort>;
+/// Index and generation of backends.
+type Slots = BTreeMap<(ServicePortKey, EndpointAddr), (u32, u32)>;
 
 fn key(name: &str, protocol: Protocol, family: Family) -> ServicePortKey {
     let service = ServiceName {
@@ -150,10 +153,12 @@ impl Node {
         }
     }
 
-    /// Brings the kernel to what is wanted, without any error.
+    /// Brings the kernel to what is wanted, without any error. Endpoints that go on serving keep their slots.
     #[track_caller]
     fn reach(&mut self, wanted: &Wanted) -> usize {
+        let before = self.slots();
         let report = self.sync(wanted);
+        self.assert_kept(&before, wanted);
         assert!(
             report.errors.is_empty() && report.failures.is_empty(),
             "{report:?}"
@@ -163,16 +168,70 @@ impl Node {
         report.applied
     }
 
+    /// Index and generation of the backends of each service port.
+    fn slots(&self) -> Slots {
+        let ids = self.ledger.id_of.iter();
+        let entries = ids.filter_map(|(key, id)| Some((key, self.ledger.entries.get(id)?)));
+        let slots = entries.flat_map(|(key, entry)| {
+            let slots = entry.slots.iter();
+            slots.map(move |(endpoint, slot)| ((key.clone(), *endpoint), (slot.index, slot.generation)))
+        });
+        slots.collect()
+    }
+
+    /// Of the backends that there were `before`, those whose endpoints are to have flows are what they were.
+    #[track_caller]
+    fn assert_kept(&self, before: &Slots, wanted: &Wanted) {
+        let now = self.slots();
+        for ((key, endpoint), place) in before {
+            let serves = wanted.get(key).is_some_and(|port| {
+                port.kept.contains_key(endpoint) || port.backends().contains_key(endpoint)
+            });
+            let found = now.get(&(key.clone(), *endpoint));
+            assert!(
+                !serves || found == Some(place),
+                "{endpoint} of {key} moved from {place:?} to {found:?}"
+            );
+        }
+    }
+
+    /// Every backend is one that its service port wants, and marked as it wants it. Returns how many of them are kept.
+    #[track_caller]
+    fn assert_marks(&self, wanted: &Wanted) -> usize {
+        let mut kept = 0;
+        for ((key, endpoint), (index, generation)) in self.slots() {
+            let port = wanted.get(&key).expect("a service port that is wanted");
+            let here = port.kept.get(&endpoint).map(|endpoint| endpoint.local);
+            let local = here.or_else(|| port.backends().get(&endpoint).copied());
+            let marked = BackendSlot {
+                addr: endpoint.addr,
+                port: endpoint.port,
+                protocol: key.protocol,
+                generation,
+                local: local.expect("an endpoint that is wanted"),
+                kept: here.is_some(),
+            };
+            let found = self.model.backends.get(&(key.family, index));
+            assert_eq!(found, Some(&SnapshotBackend::InUse(marked)), "of {key}");
+            kept += usize::from(marked.kept);
+        }
+        kept
+    }
+
     /// The ledger holds what is wanted and nothing else.
     #[track_caller]
     fn assert_no_leaks(&self, wanted: &Wanted) {
         let usage = self.ledger.usage();
+        let kept = self.assert_marks(wanted);
         let table = |port: &ServicePort| u64::from(slots_of(port));
         assert_eq!(usage.services, wanted.len());
         assert_eq!(
             usage.backends,
-            wanted.values().map(|port| port.backends().len()).sum::<usize>()
+            kept + wanted.values().map(|port| port.backends().len()).sum::<usize>()
         );
+        let in_use = self.model.backends.values();
+        let in_use = in_use.filter(|backend| matches!(backend, SnapshotBackend::InUse(_)));
+        assert_eq!(usage.backends, in_use.count(), "the ledger knows them all");
         assert_eq!(
             usage.frontends,
             wanted.values().map(|port| port.frontends.len()).sum::<usize>()

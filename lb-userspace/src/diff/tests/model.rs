@@ -109,7 +109,12 @@ impl Model {
 
     fn check(&self, op: &Op) {
         match op {
-            Op::PutBackend { index, slot } => self.check_put_backend((slot.family(), *index), slot),
+            Op::PutBackend { index, slot } => {
+                self.check_put_backend((slot.family(), *index), slot);
+                if slot.kept {
+                    self.assert_unnamed((slot.family(), *index), op);
+                }
+            }
             Op::FreeBackend {
                 family,
                 index,
@@ -129,21 +134,13 @@ impl Model {
                     again || now.generation() < *generation,
                     "a backend that is freed moves on: {op:?}, {now:?}"
                 );
-                for frontend in self
-                    .frontends
-                    .keys()
-                    .filter(|frontend| frontend.family() == *family)
-                {
-                    let (service, _) = self.frontends[frontend];
-                    let table = self.services.get(&service).copied().unwrap_or(TableRef::EMPTY);
-                    let named = self.range(table).any(|slot| self.maglev[slot as usize] == *index);
-                    assert!(!named, "{op:?}, but {frontend} leads to it");
-                }
+                self.assert_unnamed(place, op);
             }
             Op::WriteTable { offset, slots } => self.check_write(*offset..*offset + slots.len() as u32),
             Op::PutService { id, table } => {
                 assert!(*id < self.limits.max_services && self.range(*table).end <= self.limits.maglev_slots);
                 assert!(table.size() == 0 || table.size().is_power_of_two());
+                self.assert_names_no_kept(*id, *table);
             }
             Op::PutFrontend { service, .. } => {
                 assert!(self.services.contains_key(service), "{op:?}: no such service");
@@ -160,6 +157,33 @@ impl Model {
         }
     }
 
+    /// No frontend leads to that backend.
+    fn assert_unnamed(&self, (family, index): (Family, u32), op: &Op) {
+        for (frontend, (service, _)) in &self.frontends {
+            let table = self.services.get(service).copied().unwrap_or(TableRef::EMPTY);
+            let named = self.range(table).any(|slot| self.maglev[slot as usize] == index);
+            assert!(
+                !named || frontend.family() != family,
+                "{op:?}, but {frontend} leads to it"
+            );
+        }
+    }
+
+    /// A table of a service that frontends lead to names no backends that get no new flows.
+    fn assert_names_no_kept(&self, id: u32, table: TableRef) {
+        let mut frontends = self.frontends.iter();
+        let Some((frontend, _)) = frontends.find(|(_, (service, _))| *service == id) else {
+            return;
+        };
+        for index in self.range(table).map(|slot| self.maglev[slot as usize]) {
+            let backend = self.backends.get(&(frontend.family(), index));
+            assert!(
+                !matches!(backend, Some(SnapshotBackend::InUse(slot)) if slot.kept),
+                "{frontend} leads to {backend:?}"
+            );
+        }
+    }
+
     fn check_put_backend(&self, place: (Family, u32), slot: &BackendSlot) {
         assert!(place.1 < self.limits.max_backends && slot.generation != 0);
         match self.backends.get(&place) {
@@ -167,13 +191,15 @@ impl Model {
                 assert_eq!(
                     BackendSlot {
                         local: slot.local,
+                        kept: slot.kept,
                         ..*old
                     },
                     *slot,
-                    "a backend in use only changes its place"
+                    "a backend in use only changes its marks"
                 );
             }
             old => {
+                assert!(!slot.kept, "it has no flows: {slot:?}");
                 let before = old.map_or(0, SnapshotBackend::generation);
                 assert!(
                     slot.generation > before,
@@ -383,6 +409,7 @@ impl Model {
                 let found: BTreeMap<EndpointAddr, bool> = slots
                     .into_iter()
                     .map(|slot| slot.expect("a backend in use"))
+                    .inspect(|slot| assert!(!slot.kept, "{frontend} leads to {slot:?}"))
                     .map(|slot| (endpoint_of(&slot), slot.local))
                     .collect();
                 let table = self.services.get(id).copied().unwrap_or(TableRef::EMPTY);
@@ -419,7 +446,7 @@ impl Model {
         for family in Family::ALL {
             let backends = self.backends.iter().filter(|((f, _), _)| *f == family);
             let used = backends
-                .filter(|(_, backend)| matches!(backend, SnapshotBackend::InUse(_)))
+                .filter(|(_, backend)| matches!(backend, SnapshotBackend::InUse(slot) if !slot.kept))
                 .count();
             assert_eq!(
                 used,

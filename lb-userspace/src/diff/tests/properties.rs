@@ -24,7 +24,7 @@ fn keys() -> Vec<ServicePortKey> {
 /// A state: who has each of four frontends (of every protocol and family), and which of five endpoints each has.
 fn state() -> impl Strategy<Value = Wanted> {
     let owners = prop::collection::vec(prop::option::weighted(0.7, 0usize..3), 16);
-    let endpoints = prop::collection::vec((0u8..32, 0u8..32, any::<(bool, bool)>()), 12);
+    let endpoints = prop::collection::vec((0u8..32, 0u8..32, any::<(bool, bool)>(), any::<u8>()), 12);
     (owners, endpoints).prop_map(|(owners, endpoints)| {
         let mut state = Wanted::new();
         for (i, key) in keys().into_iter().enumerate() {
@@ -32,7 +32,7 @@ fn state() -> impl Strategy<Value = Wanted> {
             let frontends: Vec<u8> = (0..4)
                 .filter(|f| owners[group * 4 + usize::from(*f)] == Some(i % 3))
                 .collect();
-            let (present, local, (internal_local, external_local)) = endpoints[i];
+            let (present, local, (internal_local, external_local), serving) = endpoints[i];
             let numbers: Vec<u8> = (0..5).filter(|n| present >> n & 1 == 1).collect();
             let mut port = port(&key, &frontends, &numbers);
             for (n, endpoint) in port.endpoints.values_mut().enumerate() {
@@ -54,6 +54,7 @@ fn state() -> impl Strategy<Value = Wanted> {
                     });
                 }
             }
+            keep(&mut port, &key, serving);
             // Some frontends are a load balancer's, and go by some of five ranges.
             for (frontend, kind) in &mut port.frontends {
                 if frontend.addr.is_ipv4() == (local & 2 == 0) {
@@ -81,6 +82,21 @@ fn state() -> impl Strategy<Value = Wanted> {
         }
         state
     })
+}
+
+/// Those that also serve, of all the endpoints that there ever are. An endpoint runs on one node, whoever asks.
+fn keep(port: &mut ServicePort, key: &ServicePortKey, serving: u8) {
+    let backends = port.backends();
+    let numbers = [0, 1, 2, 3, 4, 77].into_iter().enumerate();
+    let serving = numbers.filter(|(n, _)| serving >> n & 1 == 1);
+    let endpoints = serving.map(|(n, number)| {
+        let addr = addr(key.family, 1, number);
+        let local = n % 2 == 0;
+        (EndpointAddr { addr, port: 8080 }, Endpoint { local })
+    });
+    port.kept = endpoints
+        .filter(|(endpoint, _)| !backends.contains_key(endpoint))
+        .collect();
 }
 
 fn local_ready(port: &ServicePort) -> bool {
