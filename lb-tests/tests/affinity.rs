@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use lb_testkit::{Host, Wiring, http_get};
 use lb_tests::{
     agent::eventually,
+    manifests::Manifest,
     stage::{ASKS, NODE_PORT, Stage, at, web},
 };
 
@@ -119,10 +120,16 @@ fn timeout() -> Result<()> {
 
 #[test]
 fn a_client_leaves_an_endpoint_that_is_gone() {
-    gone().unwrap();
+    leaves(Manifest::without).unwrap();
 }
 
-fn gone() -> Result<()> {
+#[test]
+fn a_client_leaves_an_endpoint_that_terminates() {
+    leaves(Manifest::terminating).unwrap();
+}
+
+/// `change` is what becomes of the client's endpoint.
+fn leaves(change: fn(Manifest, &Host) -> Manifest) -> Result<()> {
     let stage = stage(None)?;
     let lab = &stage.lab;
     let client = lab.pod(1, 1);
@@ -133,7 +140,7 @@ fn gone() -> Result<()> {
     } else {
         (there, here)
     };
-    let left = stage.web.clone().with("sessionAffinity: ClientIP").without(gone);
+    let left = change(stage.web.clone().with("sessionAffinity: ClientIP"), gone);
     stage.folder.write("web.yaml", &left.yaml())?;
     eventually(Duration::from_secs(5), || {
         ensure!(stays(client, web()[0])? == other.name);

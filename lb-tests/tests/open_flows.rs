@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use lb_testkit::{Server, Wiring};
 use lb_tests::matrix::{
     Place,
-    flows::{Of, all_with, hold, new_ones_with, two_pods},
+    flows::{Held, Of, all_with, hold, hold_connected, new_ones_with, two_pods},
     play::Theatre,
     services::State::{Ready, Terminating, Unready},
 };
@@ -72,25 +72,49 @@ fn connections_stay_and_datagrams_follow_the_endpoints_with_pods_on_an_overlay()
     changes(Wiring::Overlay).unwrap();
 }
 
-/// A terminating endpoint that still serves keeps its connections, and gets no new ones.
+/// A terminating endpoint that still serves keeps its connections and datagrams, and gets no new ones. Datagrams move once
+/// it serves no longer.
 #[test]
-fn a_terminating_endpoint_keeps_its_connections_and_gets_no_new_ones() {
-    terminating().unwrap();
+fn a_terminating_endpoint_keeps_its_flows_and_gets_no_new_ones_with_routed_pods() {
+    terminating(Wiring::Routed).unwrap();
 }
 
-fn terminating() -> Result<()> {
-    let mut theatre = Theatre::new(Wiring::Routed)?;
+#[test]
+fn a_terminating_endpoint_keeps_its_flows_and_gets_no_new_ones_with_bridged_pods() {
+    terminating(Wiring::Bridged).unwrap();
+}
+
+fn terminating(wiring: Wiring) -> Result<()> {
+    let mut theatre = Theatre::new(wiring)?;
     let both = two_pods("flows", NUMBER, Some(Ready), Some(Ready));
     theatre.set(std::slice::from_ref(&both))?;
-    let mut held = hold(&theatre, &both, Place::Pod2)?;
+    let held = hold(&theatre, &both, Place::Pod2)?;
+    // Each datagram of a process's socket that is not connected asks anew.
+    let (mut unconnected, mut held): (Vec<Held>, Vec<Held>) = held
+        .into_iter()
+        .partition(|flow| flow.is_by_socket() && !flow.is_tcp());
+    held.extend(hold_connected(&theatre, &both, Place::Pod2)?);
     let now = two_pods("flows", NUMBER, Some(Ready), Some(Terminating));
     theatre.set(std::slice::from_ref(&now))?;
     let (stays, leaves) = (
         theatre.lab.pod(1, 2).name.clone(),
         theatre.lab.pod(2, 1).name.clone(),
     );
+    // The second time nothing is still on its way.
+    for _ in 0..2 {
+        all_with(&mut held, Of::Tcp, &leaves)?;
+        all_with(&mut held, Of::Udp, &leaves)?;
+        all_with(&mut unconnected, Of::Udp, &stays)?;
+        new_ones_with(&theatre, &now, Some(&stays))?;
+    }
+
+    theatre.set(&[two_pods("flows", NUMBER, Some(Ready), Some(Unready))])?;
+    let (mut sockets, mut held): (Vec<Held>, Vec<Held>) = held
+        .into_iter()
+        .partition(|flow| flow.is_by_socket() && !flow.is_tcp());
+    sockets.iter_mut().try_for_each(Held::is_closed)?;
     all_with(&mut held, Of::Tcp, &leaves)?;
-    new_ones_with(&theatre, &now, Some(&stays))
+    all_with(&mut held, Of::Udp, &stays)
 }
 
 /// The first datagrams go nowhere; once the service is there they are answered, and so is the same socket.

@@ -36,23 +36,33 @@ pub struct Held {
 enum Kind {
     Tcp(Connection),
     Udp(UdpSocket, SocketAddr),
+    Connected(UdpSocket),
 }
 
 impl Kind {
     fn open(host: &Host, protocol: Protocol, addr: SocketAddr) -> Result<Self> {
         Ok(match protocol {
             Protocol::Tcp => Self::Tcp(Connection::open(host, addr)?),
-            Protocol::Udp => {
-                let any: SocketAddr = if addr.is_ipv4() {
-                    ([0; 4], 0).into()
-                } else {
-                    ([0_u16; 8], 0).into()
-                };
-                let socket = host.run(|| UdpSocket::bind(any))??;
-                socket.set_read_timeout(Some(ANSWER))?;
-                Self::Udp(socket, addr)
-            }
+            Protocol::Udp => Self::Udp(Self::socket(host, addr)?, addr),
         })
+    }
+
+    fn connect(host: &Host, addr: SocketAddr) -> Result<Self> {
+        let socket = Self::socket(host, addr)?;
+        host.run(|| socket.connect(addr))??;
+        Ok(Self::Connected(socket))
+    }
+
+    /// A UDP socket for what is sent to that address.
+    fn socket(host: &Host, addr: SocketAddr) -> Result<UdpSocket> {
+        let any: SocketAddr = if addr.is_ipv4() {
+            ([0; 4], 0).into()
+        } else {
+            ([0_u16; 8], 0).into()
+        };
+        let socket = host.run(|| UdpSocket::bind(any))??;
+        socket.set_read_timeout(Some(ANSWER))?;
+        Ok(socket)
     }
 
     /// Who answers on it.
@@ -64,18 +74,58 @@ impl Kind {
                 let mut buffer = [0; 256];
                 let (len, from) = socket.recv_from(&mut buffer)?;
                 ensure!(from == *addr, "the answer came from {from}");
-                let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
-                let name = text.split(' ').next().context("an empty answer")?;
-                Ok(name.to_owned())
+                name_in(&buffer[..len])
+            }
+            Self::Connected(socket) => {
+                socket.send(b"ask")?;
+                let mut buffer = [0; 256];
+                let len = socket.recv(&mut buffer)?;
+                name_in(&buffer[..len])
             }
         }
     }
+}
+
+/// The server's name in its answer to a datagram.
+fn name_in(answer: &[u8]) -> Result<String> {
+    let text = String::from_utf8_lossy(answer).into_owned();
+    let name = text.split(' ').next().context("an empty answer")?;
+    Ok(name.to_owned())
 }
 
 impl Held {
     /// Whether it is a connection.
     pub const fn is_tcp(&self) -> bool {
         matches!(self.kind, Kind::Tcp(_))
+    }
+
+    /// Whether a socket hook decides where it goes, and no packet: a process of a node asks, and not for another node's
+    /// NodePort.
+    pub fn is_by_socket(&self) -> bool {
+        let node = match self.frontend {
+            Frontend::NodePort(node) => Some(node),
+            _ => self.client.node(),
+        };
+        self.client.is_process() && self.client.node() == node
+    }
+
+    /// Makes sure that it is closed, or soon is.
+    ///
+    /// # Errors
+    ///
+    /// If it still works.
+    pub fn is_closed(&mut self) -> Result<()> {
+        eventually(PATIENCE, || {
+            let answer = self.kind.ask();
+            ensure!(
+                answer.is_err(),
+                "{} has {answer:?} of the {}",
+                self.client,
+                self.frontend
+            );
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// Makes sure that `server` answers on it.
@@ -112,7 +162,7 @@ pub fn hold(theatre: &Theatre, service: &Service, place: Place) -> Result<Vec<He
             for family in [Family::V4, Family::V6] {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     let addr = service.address(lab, frontend, family);
-                    let kind = open_to(client.host(lab), protocol, addr, wanted)
+                    let kind = to(wanted, || Kind::open(client.host(lab), protocol, addr))
                         .with_context(|| format!("{protocol:?} from {client} to the {frontend} at {addr}"))?;
                     held.push(Held {
                         client,
@@ -120,6 +170,32 @@ pub fn hold(theatre: &Theatre, service: &Service, place: Place) -> Result<Vec<He
                         kind,
                     });
                 }
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Connects UDP sockets of the nodes' processes to `place`, at every frontend of the service.
+///
+/// # Errors
+///
+/// If one does not get there.
+pub fn hold_connected(theatre: &Theatre, service: &Service, place: Place) -> Result<Vec<Held>> {
+    let mut held = Vec::new();
+    let lab = &theatre.lab;
+    let wanted = &place.host(lab).name;
+    for client in Client::ALL.into_iter().filter(|client| client.is_process()) {
+        for frontend in client.frontends() {
+            for family in [Family::V4, Family::V6] {
+                let addr = service.address(lab, frontend, family);
+                let kind = to(wanted, || Kind::connect(client.host(lab), addr))
+                    .with_context(|| format!("socket of {client} to the {frontend} at {addr}"))?;
+                held.push(Held {
+                    client,
+                    frontend,
+                    kind,
+                });
             }
         }
     }
@@ -157,9 +233,10 @@ pub fn hold_unanswered(theatre: &Theatre, service: &Service) -> Result<Vec<Held>
     Ok(held)
 }
 
-fn open_to(host: &Host, protocol: Protocol, addr: SocketAddr, wanted: &str) -> Result<Kind> {
+/// Opens flows until one is answered by `wanted`.
+fn to(wanted: &str, open: impl Fn() -> Result<Kind>) -> Result<Kind> {
     for _ in 0..ASKS {
-        let mut kind = Kind::open(host, protocol, addr)?;
+        let mut kind = open()?;
         if kind.ask()? == wanted {
             return Ok(kind);
         }

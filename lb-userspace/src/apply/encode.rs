@@ -99,3 +99,31 @@ pub(super) fn decode_backend<A: Address>(
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_read_as_it_was_written() {
+        for (local, kept) in [(false, false), (true, false), (false, true), (true, true)] {
+            let slot = BackendSlot {
+                addr: [10, 1, 0, 1].into(),
+                port: 8080,
+                protocol: Protocol::Udp,
+                generation: 7,
+                local,
+                kept,
+            };
+            let written = backend(u32::from_ne_bytes([10, 1, 0, 1]), &slot);
+            assert_eq!(
+                decode_backend(written, Either::V4),
+                Some(SnapshotBackend::InUse(slot))
+            );
+            assert_eq!(
+                (written.is_serving(7), written.takes_new(7), written.is_local()),
+                (true, !kept, local)
+            );
+        }
+    }
+}
