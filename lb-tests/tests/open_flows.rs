@@ -2,15 +2,23 @@
 //! stays with its endpoint whatever becomes of it; datagrams go where somebody serves; nothing new goes to an endpoint
 //! that leaves.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use lb_testkit::{Server, Wiring};
-use lb_tests::matrix::{
-    Place,
-    flows::{Held, Of, all_with, hold, hold_connected, new_ones_with, two_pods},
-    play::Theatre,
-    services::State::{Ready, Terminating, Unready},
+use lb_tests::{
+    agent::Agent,
+    matrix::{
+        Place,
+        flows::{Held, Of, all_with, hold, hold_connected, new_ones_with, two_pods},
+        play::Theatre,
+        services::State::{Ready, Terminating, Unready},
+    },
 };
+use rustix::process::Signal;
 
+/// How long an agent may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Number of the service.
 const NUMBER: u16 = 200;
 /// The other port of the endpoints, and the name of the server that listens there.
@@ -73,7 +81,7 @@ fn connections_stay_and_datagrams_follow_the_endpoints_with_pods_on_an_overlay()
 }
 
 /// A terminating endpoint that still serves keeps its connections and datagrams, and gets no new ones. Datagrams move once
-/// it serves no longer.
+/// it serves no longer. A restart of the agents makes no difference.
 #[test]
 fn a_terminating_endpoint_keeps_its_flows_and_gets_no_new_ones_with_routed_pods() {
     terminating(Wiring::Routed).unwrap();
@@ -100,8 +108,10 @@ fn terminating(wiring: Wiring) -> Result<()> {
         theatre.lab.pod(1, 2).name.clone(),
         theatre.lab.pod(2, 1).name.clone(),
     );
-    // The second time nothing is still on its way.
-    for _ in 0..2 {
+    for time in 0..2 {
+        if time == 1 {
+            restart(&mut theatre)?;
+        }
         all_with(&mut held, Of::Tcp, &leaves)?;
         all_with(&mut held, Of::Udp, &leaves)?;
         all_with(&mut unconnected, Of::Udp, &stays)?;
@@ -115,6 +125,17 @@ fn terminating(wiring: Wiring) -> Result<()> {
     sockets.iter_mut().try_for_each(Held::is_closed)?;
     all_with(&mut held, Of::Tcp, &leaves)?;
     all_with(&mut held, Of::Udp, &stays)
+}
+
+/// Kills the agents and starts them anew.
+fn restart(theatre: &mut Theatre) -> Result<()> {
+    for (agent, node) in theatre.agents.iter_mut().zip(1..) {
+        let process = agent.process();
+        process.signal(Signal::KILL)?;
+        process.wait(PATIENCE)?;
+        *agent = Agent::start(&theatre.lab, node, theatre.folder.path())?;
+    }
+    Ok(())
 }
 
 /// The first datagrams go nowhere; once the service is there they are answered, and so is the same socket.
