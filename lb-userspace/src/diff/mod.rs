@@ -11,7 +11,9 @@
 //! happened: the ledger keeps both possibilities in mind, and the next plan settles it.
 //!
 //! A backend slot belongs to one service port, also where two of them have an endpoint in common: a UDP flow must leave
-//! an endpoint that its own service gave up, whatever other services do.
+//! an endpoint that its own service gave up, whatever other services do. The slot of an endpoint that still serves and is to
+//! get no new flows is not freed: it is marked instead, once no table names it, and a slot that is to be named again
+//! loses its mark first.
 
 mod addresses;
 mod adopt;

@@ -10,7 +10,7 @@
 //!       flow is redirected
 //!   about a reply: quotes service → client                    found as the forward packet client → service
 //!       gets endpoint → client' in the quote; translated where it comes in. Without an entry the endpoint is chosen
-//!       again by what is quoted, which gives the same one as long as the service's endpoints do
+//!       as for a new flow, which gives the same one as long as the service's endpoints do
 //! ```
 //!
 //! The sender of an error stays visible, unless it is the endpoint or the client itself, or is to be reached over this node
