@@ -21,6 +21,7 @@ mod cgroup;
 mod client;
 mod command;
 pub mod daemons;
+mod ears;
 mod error;
 mod host;
 pub mod icmp;
@@ -36,6 +37,7 @@ pub use self::{
     capture::{Capture, Fragment, Seen},
     client::{Answer, Connection, http_get, udp_ask},
     command::{output, run_command},
+    ears::{Ears, Heard},
     error::{Error, Result},
     host::{Host, Process},
     lab::{Builder, Lab},

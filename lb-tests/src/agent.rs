@@ -4,11 +4,12 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use lb_testkit::{Host, Lab, Process};
+use lb_testkit::{Host, Lab, Process, output};
 
 /// What the agent logs when it serves.
 const READY: &str = "fairlead is ready";
@@ -129,6 +130,19 @@ pub fn command(host: &Host, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// How many packets a node has counted for a reason.
+///
+/// # Errors
+///
+/// If the agent's binary does not tell.
+pub fn counted(lab: &Lab, node: usize, reason: &str) -> Result<u64> {
+    let mut status = command(lab.node(node), &["status"])?;
+    let status = output(status.arg("--bpffs").arg(lab.bpffs(node)))?;
+    let mut words = status.lines().map(str::split_whitespace);
+    let count = words.find_map(|mut words| (words.next() == Some(reason)).then(|| words.next()));
+    Ok(count.flatten().unwrap_or("0").parse()?)
+}
+
 /// A folder of manifests that a test writes to.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -175,7 +189,36 @@ pub fn eventually(limit: Duration, mut attempt: impl FnMut() -> Result<()>) -> R
             Err(error) if begin.elapsed() > limit => {
                 return Err(error.context(format!("still so after {limit:?}")));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            Err(_) => thread::sleep(Duration::from_millis(2)),
         }
     }
+}
+
+/// Does something for each of them, for all at the same time: what is to hear nothing is waited for once.
+///
+/// # Errors
+///
+/// What went wrong with the first of them that failed.
+///
+/// # Panics
+///
+/// If the work does.
+pub fn for_each_at_once<T: Send>(
+    these: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = these
+            .into_iter()
+            .map(|this| scope.spawn(move || work(this)))
+            .collect();
+        let ended = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        // All of them are waited for, whatever the first one says.
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
 }

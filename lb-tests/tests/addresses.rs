@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_testkit::{Host, Lab, Wiring, http_get, output, udp_ask};
 use lb_tests::{
-    agent::{command, eventually},
+    agent::{counted, eventually},
     manifests::Manifest,
     stage::{NODE_PORT, Stage, at, web},
 };
@@ -84,14 +84,14 @@ fn wrong_ports(wiring: Wiring) -> Result<()> {
         }
     }
     // Other ports of a node are those of its own processes.
-    let before = counted(&stage, "unknown_port")?;
+    let before = counted(&stage.lab, 1, "unknown_port")?;
     let node = lab.node(1);
     for addr in [at(node.v4, NODE_PORT), at(node.v6, NODE_PORT)] {
         http_get(lab.client(), addr)?;
         is_refused(http_get(lab.client(), SocketAddr::new(addr.ip(), WRONG)))?;
     }
     ensure!(
-        counted(&stage, "unknown_port")? == before,
+        counted(&stage.lab, 1, "unknown_port")? == before,
         "the node itself refuses what is sent to it"
     );
     Ok(())
@@ -163,30 +163,18 @@ fn addresses_of_no_service_are_dropped_with_bridged_pods() {
 }
 
 fn is_dropped(stage: &Stage, host: &Host, addr: SocketAddr) -> Result<()> {
-    let before = counted(stage, "unallocated_address")?;
+    let before = counted(&stage.lab, 1, "unallocated_address")?;
     let Err(error) = http_get(host, addr) else {
         bail!("{} reached {addr}", host.name);
     };
     let error = format!("{:#}", anyhow::Error::from(error));
     ensure!(!error.contains("refused"), "{} to {addr}: {error}", host.name);
     ensure!(
-        counted(stage, "unallocated_address")? > before,
+        counted(&stage.lab, 1, "unallocated_address")? > before,
         "{} to {addr}: {error}, and nothing was dropped for it",
         host.name
     );
     Ok(())
-}
-
-/// How often node 1 has counted a reason.
-fn counted(stage: &Stage, reason: &str) -> Result<u64> {
-    let status = output(
-        command(stage.lab.node(1), &["status"])?
-            .arg("--bpffs")
-            .arg(stage.lab.bpffs(1)),
-    )?;
-    let mut words = status.lines().map(str::split_whitespace);
-    let count = words.find_map(|mut words| (words.next() == Some(reason)).then(|| words.next()));
-    Ok(count.flatten().unwrap_or("0").parse()?)
 }
 
 fn is_refused<T: std::fmt::Debug>(answer: lb_testkit::Result<T>) -> Result<()> {

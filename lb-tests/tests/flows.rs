@@ -3,23 +3,19 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{HashMap, Map, MapData};
-use lb_common::{
-    abi::{Flow, FlowKey, map},
-    flow::State,
-};
+use lb_common::flow::State;
 use lb_testkit::{Connection, Host, Lab, Server, Wiring, http_get};
 use lb_tests::{
     agent::{command, eventually},
+    flow_tables::{evict_all, maps},
     manifests::Manifest,
     stage::{Stage, address, at, web},
 };
-use lb_userspace::{flows, pins};
+use lb_userspace::flows;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,11 +67,6 @@ fn service(number: u16, port: u16) -> [SocketAddr; 2] {
         .map(|text| at(text.parse::<IpAddr>().expect("an address"), port))
 }
 
-/// The maps of a node's agent.
-fn maps(lab: &Lab, node: usize) -> PathBuf {
-    pins::below(&lab.bpffs(node), "maps")
-}
-
 /// Flows in a state on a node, over both families.
 fn in_state(lab: &Lab, node: usize, state: State) -> Result<u64> {
     let found = flows::count(&maps(lab, node))?;
@@ -84,26 +75,6 @@ fn in_state(lab: &Lab, node: usize, state: State) -> Result<u64> {
         .filter(|(found, _)| *found == state)
         .map(|(_, flows)| flows)
         .sum())
-}
-
-/// Forgets all flows of a node, as a table does that is full of other ones.
-fn evict_all(lab: &Lab, node: usize) -> Result<()> {
-    fn clear<A: Copy + 'static>(folder: PathBuf) -> Result<()>
-    where
-        FlowKey<A>: aya::Pod,
-        Flow<A>: aya::Pod,
-    {
-        let map = Map::LruHashMap(MapData::from_pin(folder)?);
-        let mut map = HashMap::<_, FlowKey<A>, Flow<A>>::try_from(map)?;
-        let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            // The kernel may have been faster.
-            let _ = map.remove(&key);
-        }
-        Ok(())
-    }
-    clear::<u32>(maps(lab, node).join(map::FLOWS4))?;
-    clear::<[u32; 4]>(maps(lab, node).join(map::FLOWS6))
 }
 
 /// One socket, which goes on sending while its service changes.

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Wiring, http_get, output, udp_ask};
+use lb_testkit::{Wiring, http_get, udp_ask};
 use lb_tests::{
-    agent::{command, eventually},
+    agent::{counted, eventually},
     manifests::Manifest,
     stage::{Stage, at},
 };
@@ -98,19 +98,12 @@ fn flood() -> Result<()> {
         }
         Ok(())
     })??;
-    let counted = |reason: &str| -> Result<usize> {
-        let status = output(
-            command(lab.node(1), &["status"])?
-                .arg("--bpffs")
-                .arg(lab.bpffs(1)),
-        )?;
-        let line = status.lines().find(|line| line.trim_start().starts_with(reason));
-        let count = line.and_then(|line| line.split_whitespace().nth(1));
-        Ok(count.unwrap_or("0").parse()?)
-    };
     // Some of a flood is lost on the way.
     eventually(Duration::from_secs(5), || {
-        let (answered, limited) = (counted("no_endpoints")?, counted("reject_limited")?);
+        let (answered, limited) = (
+            counted(lab, 1, "no_endpoints")?,
+            counted(lab, 1, "reject_limited")?,
+        );
         ensure!(
             answered > 0 && limited > answered,
             "{answered} were answered, {limited} were not"
