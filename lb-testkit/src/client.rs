@@ -53,9 +53,13 @@ impl Connection {
     ///
     /// If the connection is refused, or takes longer than five seconds.
     pub fn open(host: &Host, addr: SocketAddr) -> Result<Self> {
+        Self::open_within(host, addr, PATIENCE)
+    }
+
+    fn open_within(host: &Host, addr: SocketAddr, limit: Duration) -> Result<Self> {
         let connect = || {
-            let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let stream = TcpStream::connect_timeout(&addr, limit)?;
+            stream.set_read_timeout(Some(limit))?;
             Ok((stream.peer_addr()?, stream))
         };
         let (peer, stream) = host.run(connect)?.map_err(Error::io::<io::Error>(
@@ -115,6 +119,15 @@ pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
     Connection::open(host, addr)?.ask()
 }
 
+/// As [`http_get`], where it may well be that nothing is heard: connection and answer may each take that long.
+///
+/// # Errors
+///
+/// As [`http_get`].
+pub fn http_get_within(host: &Host, addr: SocketAddr, limit: Duration) -> Result<Answer> {
+    Connection::open_within(host, addr, limit)?.ask()
+}
+
 /// Asks by one UDP datagram from a new socket; with `connected`, of a connected socket. The answer's `peer` is where the
 /// answer came from.
 ///
@@ -122,6 +135,15 @@ pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
 ///
 /// If no answer comes within five seconds, or one that does not hold what was sent.
 pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer> {
+    udp_ask_within(host, addr, connected, PATIENCE)
+}
+
+/// As [`udp_ask`], where it may well be that nothing is heard: the answer may take that long.
+///
+/// # Errors
+///
+/// As [`udp_ask`].
+pub fn udp_ask_within(host: &Host, addr: SocketAddr, connected: bool, limit: Duration) -> Result<Answer> {
     const WORD: &str = "ask";
     let exchange = || {
         let any: IpAddr = if addr.is_ipv4() {
@@ -130,7 +152,7 @@ pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer>
             Ipv6Addr::UNSPECIFIED.into()
         };
         let socket = UdpSocket::bind((any, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(limit))?;
         if connected {
             socket.connect(addr)?;
             socket.send(WORD.as_bytes())?;

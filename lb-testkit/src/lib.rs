@@ -35,7 +35,7 @@ mod transfer;
 
 pub use self::{
     capture::{Capture, Fragment, Seen},
-    client::{Answer, Connection, http_get, udp_ask},
+    client::{Answer, Connection, http_get, http_get_within, udp_ask, udp_ask_within},
     command::{output, run_command},
     ears::{Ears, Heard},
     error::{Error, Result},

@@ -194,31 +194,25 @@ pub fn eventually(limit: Duration, mut attempt: impl FnMut() -> Result<()>) -> R
     }
 }
 
-/// Does something for each of them, for all at the same time: what is to hear nothing is waited for once.
-///
-/// # Errors
-///
-/// What went wrong with the first of them that failed.
+/// Does something for each of them, for all at the same time; returns what it returned, in order.
 ///
 /// # Panics
 ///
 /// If the work does.
-pub fn for_each_at_once<T: Send>(
-    these: impl IntoIterator<Item = T>,
-    work: impl Fn(T) -> Result<()> + Sync,
-) -> Result<()> {
+pub fn at_once<T: Send, R: Send>(these: impl IntoIterator<Item = T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = these
             .into_iter()
             .map(|this| scope.spawn(move || work(this)))
             .collect();
-        let ended = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        // All of them are waited for, whatever the first one says.
-        ended.collect::<Vec<_>>().into_iter().collect()
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
     })
 }

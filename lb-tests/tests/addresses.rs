@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_testkit::{Host, Lab, Wiring, http_get, output, udp_ask};
+use lb_testkit::{Host, Lab, Wiring, http_get, http_get_within, output, udp_ask};
 use lb_tests::{
-    agent::{counted, eventually},
+    agent::{at_once, counted, eventually},
     manifests::Manifest,
     stage::{NODE_PORT, Stage, at, web},
 };
@@ -16,6 +16,9 @@ const EXTERNAL: &str = "203.0.113.7";
 const BALANCER: [&str; 2] = ["203.0.113.8", "2001:db8:7::8"];
 /// A port that no service has.
 const WRONG: u16 = 81;
+/// Who has heard nothing by then is not refused. The kernel tells a connection a second later, when it sends again, if the
+/// refusal was so quick that `connect` was still sending.
+const LATE: Duration = Duration::from_millis(2_500);
 
 /// `web`, and `shop` on an external and two load balancer IPs. The client outside reaches all of them over node 1.
 fn stage(wiring: Wiring, more: &[&str]) -> Result<Stage> {
@@ -53,12 +56,13 @@ fn balancer(port: u16) -> [SocketAddr; 2] {
 fn wrong_ports(wiring: Wiring) -> Result<()> {
     let stage = stage(wiring, &[])?;
     let lab = &stage.lab;
+    let mut connections = Vec::new();
     for addr in web() {
         let wrong = SocketAddr::new(addr.ip(), WRONG);
         for host in [lab.pod(1, 1), lab.node(1), lab.client()] {
             http_get(host, addr).with_context(|| format!("{} to {addr}", host.name))?;
             udp_ask(host, addr, true).with_context(|| format!("{} to {addr}", host.name))?;
-            is_refused(http_get(host, wrong)).with_context(|| format!("TCP from {}", host.name))?;
+            connections.push((host, wrong, true));
         }
         for host in [lab.pod(1, 1), lab.client()] {
             is_refused(udp_ask(host, wrong, true)).with_context(|| format!("UDP from {}", host.name))?;
@@ -72,26 +76,35 @@ fn wrong_ports(wiring: Wiring) -> Result<()> {
     }
     let external = at(EXTERNAL.parse::<std::net::IpAddr>()?, WRONG);
     for wrong in [[external].as_slice(), &balancer(WRONG)].concat() {
-        is_refused(http_get(lab.client(), wrong))?;
         is_refused(udp_ask(lab.client(), wrong, true))?;
+        connections.push((lab.client(), wrong, true));
         // It may be an address of a real host, for those inside.
-        for host in [lab.pod(1, 1), lab.node(1)] {
-            ensure!(
-                is_refused(http_get(host, wrong)).is_err(),
-                "{} was refused at {wrong}",
-                host.name
-            );
-        }
+        connections.push((lab.pod(1, 1), wrong, false));
+        connections.push((lab.node(1), wrong, false));
     }
+    let told = at_once(connections, |(host, wrong, refused)| {
+        let answer = if refused {
+            http_get(host, wrong)
+        } else {
+            http_get_within(host, wrong, LATE)
+        };
+        ensure!(
+            is_refused(answer).is_ok() == refused,
+            "{} must be refused at {wrong}: {refused}",
+            host.name
+        );
+        Ok(())
+    });
+    told.into_iter().collect::<Result<()>>()?;
     // Other ports of a node are those of its own processes.
-    let before = counted(&stage.lab, 1, "unknown_port")?;
+    let before = counted(lab, 1, "unknown_port")?;
     let node = lab.node(1);
     for addr in [at(node.v4, NODE_PORT), at(node.v6, NODE_PORT)] {
         http_get(lab.client(), addr)?;
         is_refused(http_get(lab.client(), SocketAddr::new(addr.ip(), WRONG)))?;
     }
     ensure!(
-        counted(&stage.lab, 1, "unknown_port")? == before,
+        counted(lab, 1, "unknown_port")? == before,
         "the node itself refuses what is sent to it"
     );
     Ok(())
@@ -136,15 +149,19 @@ fn own_address() -> Result<()> {
 fn unallocated(wiring: Wiring) -> Result<()> {
     let stage = stage(wiring, &["--service-cidr", SERVICE_CIDRS])?;
     let lab = &stage.lab;
+    let (mut wrong_ports, mut dropped) = (Vec::new(), Vec::new());
     for (nobodys, addr) in ["10.96.200.1", "fd00:10:96::f001"].into_iter().zip(web()) {
         let nobodys = at(nobodys.parse::<std::net::IpAddr>()?, 80);
         for host in [lab.pod(1, 1), lab.client()] {
             http_get(host, addr).with_context(|| format!("{} to {addr}", host.name))?;
-            is_refused(http_get(host, SocketAddr::new(addr.ip(), WRONG)))?;
-            is_dropped(&stage, host, nobodys)?;
+            wrong_ports.push((host, SocketAddr::new(addr.ip(), WRONG)));
+            dropped.push((host, nobodys));
         }
         is_refused(http_get(lab.node(1), nobodys))?;
     }
+    let told = at_once(wrong_ports, |(host, addr)| is_refused(http_get(host, addr)));
+    told.into_iter().collect::<Result<()>>()?;
+    are_dropped(lab, &dropped)?;
     // Addresses of services outside of these networks are served as ever.
     for addr in balancer(80) {
         http_get(lab.client(), addr)?;
@@ -162,17 +179,23 @@ fn addresses_of_no_service_are_dropped_with_bridged_pods() {
     unallocated(Wiring::Bridged).unwrap();
 }
 
-fn is_dropped(stage: &Stage, host: &Host, addr: SocketAddr) -> Result<()> {
-    let before = counted(&stage.lab, 1, "unallocated_address")?;
-    let Err(error) = http_get(host, addr) else {
-        bail!("{} reached {addr}", host.name);
-    };
-    let error = format!("{:#}", anyhow::Error::from(error));
-    ensure!(!error.contains("refused"), "{} to {addr}: {error}", host.name);
+fn are_dropped(lab: &Lab, asked: &[(&Host, SocketAddr)]) -> Result<()> {
+    const REASON: &str = "unallocated_address";
+    let before = counted(lab, 1, REASON)?;
+    let told = at_once(asked, |(host, addr)| {
+        let Err(error) = http_get_within(host, *addr, LATE) else {
+            bail!("{} reached {addr}", host.name);
+        };
+        let error = format!("{:#}", anyhow::Error::from(error));
+        ensure!(!error.contains("refused"), "{} to {addr}: {error}", host.name);
+        Ok(())
+    });
+    told.into_iter().collect::<Result<()>>()?;
+    let dropped = counted(lab, 1, REASON)? - before;
     ensure!(
-        counted(&stage.lab, 1, "unallocated_address")? > before,
-        "{} to {addr}: {error}, and nothing was dropped for it",
-        host.name
+        dropped >= asked.len() as u64,
+        "of {} connections {dropped} packets were dropped",
+        asked.len()
     );
     Ok(())
 }

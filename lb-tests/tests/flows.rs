@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::flow::State;
 use lb_testkit::{Connection, Host, Lab, Server, Wiring, http_get};
 use lb_tests::{
-    agent::{command, eventually},
+    agent::{at_once, command, eventually},
     flow_tables::{evict_all, maps},
     manifests::Manifest,
     stage::{Stage, address, at, web},
@@ -341,27 +341,32 @@ fn a_udp_flow_keeps_its_source_port_for_its_timeout_and_no_longer() {
 }
 
 fn udp_ports() -> Result<()> {
-    let (stage, addresses) = few_ports(&["--udp-timeout", "2s", "--udp-stream-timeout", "20s"])?;
-    let lab = &stage.lab;
-    for addr in addresses {
-        let mut talkers = Vec::new();
-        for _ in 0..4 {
-            let talker = Talker::new(lab.client(), addr)?;
-            eventually(PATIENCE, || talker.ask().map(drop))?;
-            talkers.push(talker);
-        }
-        let late = Talker::new(lab.client(), addr)?;
-        // As long as all of them talk there is no port for another one.
-        for _ in 0..5 {
-            for talker in &talkers {
-                eventually(PATIENCE, || talker.ask().map(drop)).context("a flow lost its port")?;
-            }
-            if late.ask().is_ok() {
-                bail!("a port was taken from a flow in use");
-            }
-        }
-        eventually(2 * PATIENCE, || late.ask().map(drop)).context("the others are silent")?;
+    let (stage, addresses) = few_ports(&["--udp-timeout", "2s", "--udp-stream-timeout", "10s"])?;
+    let client = stage.lab.client();
+    // Each family has its own ports.
+    at_once(addresses, |addr| udp_ports_at(client, addr))
+        .into_iter()
+        .collect()
+}
+
+fn udp_ports_at(client: &Host, addr: SocketAddr) -> Result<()> {
+    let mut talkers = Vec::new();
+    for _ in 0..4 {
+        let talker = Talker::new(client, addr)?;
+        eventually(PATIENCE, || talker.ask().map(drop))?;
+        talkers.push(talker);
     }
+    let late = Talker::new(client, addr)?;
+    // As long as all of them talk there is no port for another one.
+    for _ in 0..5 {
+        for talker in &talkers {
+            eventually(PATIENCE, || talker.ask().map(drop)).context("a flow lost its port")?;
+        }
+        if late.ask().is_ok() {
+            bail!("a port was taken from a flow in use");
+        }
+    }
+    eventually(2 * PATIENCE, || late.ask().map(drop)).context("the others are silent")?;
     Ok(())
 }
 

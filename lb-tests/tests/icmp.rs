@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_testkit::{Direction, Host, Lab, Wiring, output, transfer, udp_ask};
 use lb_tests::{
-    agent::{counted, eventually, for_each_at_once},
+    agent::{at_once, counted, eventually},
     manifests::Manifest,
     stage::{Stage, address, at, web},
 };
@@ -316,7 +316,9 @@ fn closed_ports_and_hops(wiring: Wiring) -> Result<()> {
         .into_iter()
         .flat_map(|(host, addresses)| addresses.map(|to| (host, to)))
         .flat_map(|(host, to)| [1, 2].map(|hops| (host, to, hops)));
-    for_each_at_once(ways, |(host, to, hops)| hops_end(host, to, hops))?;
+    at_once(ways, |(host, to, hops)| hops_end(host, to, hops))
+        .into_iter()
+        .collect::<Result<()>>()?;
     ensure!(counted(lab, 1, "ttl_expired")? > 0, "node 1 has told nobody");
     ensure!(
         counted(lab, 1, "icmp_translated")? > 0,
@@ -425,14 +427,16 @@ fn pings(wiring: Wiring) -> Result<()> {
         }
     }
     let silent = [pod, client].map(|host| NOBODY.map(|to| (host, parse(to))));
-    for_each_at_once(silent.into_iter().flatten(), |(host, to)| {
+    at_once(silent.into_iter().flatten(), |(host, to)| {
         ensure!(
             ping(host, to).is_err(),
             "{to} has no service, and answers {}",
             host.name
         );
         Ok(())
-    })?;
+    })
+    .into_iter()
+    .collect::<Result<()>>()?;
     ensure!(counted(lab, 1, "echo_answered")? >= 8, "who has answered?");
     Ok(())
 }

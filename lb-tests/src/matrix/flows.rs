@@ -10,7 +10,7 @@ use lb_testkit::{Connection, Host};
 
 use super::{
     Client, Family, Frontend, Place, Protocol,
-    play::{Theatre, ask, is_refused},
+    play::{Theatre, ask, connections_refused, is_refused},
     services::{Service, State},
 };
 use crate::agent::eventually;
@@ -291,26 +291,41 @@ pub fn all_with(held: &mut [Held], of: Of, server: &str) -> Result<()> {
 /// The first that is not.
 pub fn new_ones_with(theatre: &Theatre, service: &Service, server: Option<&str>) -> Result<()> {
     let lab = &theatre.lab;
+    let mut questions = Vec::new();
     for client in Client::ALL {
         for frontend in client.frontends() {
             for family in [Family::V4, Family::V6] {
-                for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    let addr = service.address(lab, frontend, family);
-                    let told = || format!("new {protocol:?} flow from {client} to the {frontend} at {addr}");
-                    let Some(server) = server else {
-                        is_refused(ask(client.host(lab), protocol, addr)).with_context(told)?;
-                        continue;
-                    };
-                    for _ in 0..NEW {
-                        let answer = ask(client.host(lab), protocol, addr).with_context(told)?;
-                        ensure!(
-                            answer.server == server,
-                            "{}: {} answered, not {server}",
-                            told(),
-                            answer.server
-                        );
-                    }
-                }
+                questions.push((client, frontend, service.address(lab, frontend, family)));
+            }
+        }
+    }
+    let told = |protocol, (client, frontend, addr): (Client, Frontend, SocketAddr)| {
+        format!("new {protocol:?} flow from {client} to the {frontend} at {addr}")
+    };
+    let Some(server) = server else {
+        let asked = questions
+            .iter()
+            .map(|(client, _, addr)| (client.host(lab), *addr));
+        for (question, answer) in questions.iter().zip(connections_refused(asked)) {
+            answer.with_context(|| told(Protocol::Tcp, *question))?;
+        }
+        for question @ (client, _, addr) in questions {
+            is_refused(ask(client.host(lab), Protocol::Udp, addr))
+                .with_context(|| told(Protocol::Udp, question))?;
+        }
+        return Ok(());
+    };
+    for question @ (client, _, addr) in questions {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for _ in 0..NEW {
+                let answer =
+                    ask(client.host(lab), protocol, addr).with_context(|| told(protocol, question))?;
+                ensure!(
+                    answer.server == server,
+                    "{}: {} answered, not {server}",
+                    told(protocol, question),
+                    answer.server
+                );
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, UdpSocket},
     thread,
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Map, MapData, PerCpuArray};
 use lb_common::{abi::map, verdict::Reason};
-use lb_testkit::{Answer, Host, Lab, Server, Wiring, addresses, http_get, output, udp_ask};
+use lb_testkit::{Answer, Host, Lab, Server, Wiring, addresses, http_get, http_get_within, output, udp_ask};
 use lb_userspace::apply::read_counters;
 use rustix::{
     io::Errno,
@@ -20,16 +21,18 @@ use rustix::{
 
 use super::{
     Client, Family, Frontend, Place, Protocol,
-    rules::{Outcome, Rule, Source, promise},
+    rules::{Outcome, Promise, Rule, Source, promise},
     services::{ROUTED_NETWORKS, Service, TARGET},
 };
-use crate::agent::{Agent, Folder, eventually};
+use crate::agent::{Agent, Folder, at_once, eventually};
 
 /// How often is asked at most until all endpoints have answered that may. One of five equal ones is then missed once in
 /// 10^14 times.
 const ASKS: usize = 150;
 /// How long a packet may take to be counted, and the manifests to show.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an answer may take where another attempt follows.
+const SOON: Duration = Duration::from_millis(300);
 /// After so many wrong cells no more are played.
 const ENOUGH: usize = 20;
 
@@ -102,7 +105,9 @@ impl Theatre {
         self.write(&all)?;
         for client in [Client::Node1, Client::Node2] {
             let addr = curtain.address(&self.lab, Frontend::ClusterIp, Family::V4);
-            eventually(PATIENCE, || Ok(http_get(client.host(&self.lab), addr).map(drop)?))
+            let host = client.host(&self.lab);
+            // A connection that begins too early goes nowhere, whatever happens later.
+            eventually(PATIENCE, || Ok(http_get_within(host, addr, SOON).map(drop)?))
                 .with_context(|| format!("the manifests do not show on {client}"))?;
         }
         Ok(())
@@ -151,44 +156,28 @@ struct Cell<'a> {
 ///
 /// All cells that were not as promised.
 pub fn play(theatre: &Theatre, services: &[Service]) -> Result<BTreeMap<Rule, usize>> {
-    let wiring = theatre.lab.wiring();
     let mut kept = BTreeMap::new();
     let mut wrong = Vec::new();
     for service in services {
-        for client in Client::ALL {
-            for frontend in client.frontends() {
-                let promise = promise(wiring, client, frontend, service);
-                for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    for family in [Family::V4, Family::V6] {
-                        let cell = Cell {
-                            client,
-                            frontend,
-                            service,
-                            protocol,
-                            family,
-                        };
-                        if let Err(error) = cell.play(theatre, &promise.outcome) {
-                            wrong.push(format!(
-                                "{protocol:?} {family:?} from {client} to the {frontend} of {service}: {error:#}; promised: \
-                                 {:?} by {:?}",
-                                promise.outcome, promise.rules
-                            ));
-                        } else {
-                            for rule in &promise.rules {
-                                *kept.entry(*rule).or_default() += 1;
-                            }
-                        }
+        for (cell, promise, played) in play_service(theatre, service) {
+            match played {
+                Err(error) => wrong.push(format!(
+                    "{cell}: {error:#}; promised: {:?} by {:?}",
+                    promise.outcome, promise.rules
+                )),
+                Ok(()) => {
+                    for rule in promise.rules {
+                        *kept.entry(rule).or_default() += 1;
                     }
-                }
-                if wrong.len() >= ENOUGH {
-                    bail!(
-                        "{} cells are wrong, others were not played:\n{}",
-                        wrong.len(),
-                        wrong.join("\n")
-                    );
                 }
             }
         }
+        ensure!(
+            wrong.len() < ENOUGH,
+            "{} cells are wrong, further services were not played:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
     }
     ensure!(
         wrong.is_empty(),
@@ -197,6 +186,80 @@ pub fn play(theatre: &Theatre, services: &[Service]) -> Result<BTreeMap<Rule, us
         wrong.join("\n")
     );
     Ok(kept)
+}
+
+/// Plays all cells of a service: first the connections that are refused, all at once, then the others.
+fn play_service<'a>(theatre: &Theatre, service: &'a Service) -> Vec<(Cell<'a>, Promise, Result<()>)> {
+    let lab = &theatre.lab;
+    let cells: Vec<(Cell<'_>, Promise)> = Cell::all(service)
+        .map(|cell| {
+            let promise = promise(lab.wiring(), cell.client, cell.frontend, service);
+            (cell, promise)
+        })
+        .collect();
+    let is_refused = |(cell, promise): &(Cell<'_>, Promise)| {
+        cell.protocol == Protocol::Tcp && promise.outcome == Outcome::Refused
+    };
+    let (refused, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(is_refused);
+    let asked = refused.iter().map(|(cell, _)| {
+        (
+            cell.client.host(lab),
+            service.address(lab, cell.frontend, cell.family),
+        )
+    });
+    let answers = connections_refused(asked);
+    let others = others.into_iter().map(|(cell, promise)| {
+        let played = cell.play(theatre, &promise.outcome);
+        (cell, promise, played)
+    });
+    let refused = refused
+        .into_iter()
+        .zip(answers)
+        .map(|((cell, promise), played)| (cell, promise, played));
+    refused.chain(others).collect()
+}
+
+/// Makes sure that clients are told that nobody listens, all of them at once: the kernel lets a connection of IPv6 end
+/// a second later only, if it is refused so quickly that `connect` is still sending.
+pub fn connections_refused<'a>(asked: impl IntoIterator<Item = (&'a Host, SocketAddr)>) -> Vec<Result<()>> {
+    at_once(asked, |(host, addr)| is_refused(http_get(host, addr)))
+}
+
+impl<'a> Cell<'a> {
+    /// All questions to a service.
+    fn all(service: &'a Service) -> impl Iterator<Item = Self> {
+        Client::ALL.into_iter().flat_map(move |client| {
+            client.frontends().into_iter().flat_map(move |frontend| {
+                [Protocol::Tcp, Protocol::Udp]
+                    .into_iter()
+                    .flat_map(move |protocol| {
+                        [Family::V4, Family::V6].map(|family| Self {
+                            client,
+                            frontend,
+                            service,
+                            protocol,
+                            family,
+                        })
+                    })
+            })
+        })
+    }
+}
+
+impl fmt::Display for Cell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            client,
+            frontend,
+            service,
+            protocol,
+            family,
+        } = self;
+        write!(
+            f,
+            "{protocol:?} {family:?} from {client} to the {frontend} of {service}"
+        )
+    }
 }
 
 impl Cell<'_> {
