@@ -16,6 +16,8 @@ const EXTERNAL: &str = "203.0.113.7";
 const BALANCER: [&str; 2] = ["203.0.113.8", "2001:db8:7::8"];
 /// A port that no service has.
 const WRONG: u16 = 81;
+/// How long an answer may take where another attempt follows.
+const SOON: Duration = Duration::from_millis(300);
 /// Who has heard nothing by then is not refused. The kernel tells a connection a second later, when it sends again, if the
 /// refusal was so quick that `connect` was still sending.
 const LATE: Duration = Duration::from_millis(2_500);
@@ -42,8 +44,8 @@ fn stage(wiring: Wiring, more: &[&str]) -> Result<Stage> {
         output(lab.client().command("ip").args(route))?;
     }
     for addr in balancer(80) {
-        eventually(Duration::from_secs(10), || {
-            Ok(http_get(lab.client(), addr).map(drop)?)
+        eventually(Duration::from_secs(30), || {
+            Ok(http_get_within(lab.client(), addr, SOON).map(drop)?)
         })?;
     }
     Ok(stage)

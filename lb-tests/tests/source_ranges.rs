@@ -44,7 +44,11 @@ fn limited(wiring: Wiring) -> Result<()> {
         }
         stage.folder.write("shop.yaml", &shop.yaml())
     };
-    let reaches = |host, addr| eventually(Duration::from_secs(10), || Ok(http_get(host, addr).map(drop)?));
+    let reaches = |host, addr| {
+        eventually(Duration::from_secs(30), || {
+            Ok(http_get_within(host, addr, SOON).map(drop)?)
+        })
+    };
     // Nothing is heard, and it was counted for that reason: a machine that is slow is not taken for one that drops.
     let is_kept_out = |host: &Host, addr| {
         let reason = if host.name == node.name {
