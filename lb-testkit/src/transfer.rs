@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt;
+
 use crate::{
     error::{Error, Result},
     host::Host,
@@ -42,6 +44,9 @@ pub fn transfer(
     let listener = server
         .run(|| TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))?
         .map_err(Error::io("bind", format!("TCP port {port} of {}", server.name)))?;
+    // The client may be somewhere else, whatever it thinks.
+    sockopt::set_socket_timeout(&listener, sockopt::Timeout::Recv, Some(PATIENCE))
+        .map_err(Error::io("limit", "the patience of a server"))?;
     let (at_server, at_client) = thread::scope(|scope| {
         let serving = scope.spawn(|| -> Result<u64> {
             let (stream, _) = listener.accept().map_err(Error::io("accept at", &server.name))?;
@@ -52,9 +57,11 @@ pub fn transfer(
                 TcpStream::connect_timeout(&addr, PATIENCE).map_err(Error::io("connect to", addr))?;
             one_side(stream, bytes, direction == Direction::Up)
         });
-        // A server that has accepted goes on; one that nobody came to, because the address leads elsewhere or the
-        // client failed, must not wait for ever. It fails only if the socket is dead already.
-        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        // Nobody comes any more. A client that has sent all may be done before it is accepted. It fails only if the socket is
+        // dead already.
+        if !matches!(connected, Ok(Ok(_))) {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
         let served = serving
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
