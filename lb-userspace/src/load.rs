@@ -1,26 +1,27 @@
 //! Loads the kernel programs, over the maps that are pinned already if there are any.
 
+mod knobs;
+mod layout;
+
 use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapError, MapInfo, MapType, lpm_trie},
+    maps::MapError,
     programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
 };
-use ipnet::IpNet;
 use lb_common::{
-    abi::{
-        Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, KnownBit, Prefix, Range, Service, SocketKey, SocketPeer, Uplink, XdpMode, map,
-    },
-    datapath::{Hook, Ports, Role},
-    flow::Timeouts,
-    limits,
-    verdict::Reason,
+    abi::XdpMode,
+    datapath::{Hook, Role},
 };
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::layout::{Layout, check_pinned};
+pub use self::{
+    knobs::{Knobs, ServiceCidrs},
+    layout::Sizes,
+};
 use crate::{
     cli::args::SocketLb,
     pins::PinFolder,
@@ -153,113 +154,6 @@ fn last_lines(error: &ProgramError) -> String {
     }
 }
 
-/// Sizes of the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Flows per family; each takes two entries.
-    pub flows: u32,
-    /// Frontends per family.
-    pub frontends: u32,
-    /// Services.
-    pub services: u32,
-    /// Backends per family.
-    pub backends: u32,
-    /// Maglev slots of all services together.
-    pub maglev_slots: u32,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            flows: limits::FLOWS,
-            frontends: limits::FRONTENDS,
-            services: limits::SERVICES,
-            backends: limits::BACKENDS,
-            maglev_slots: limits::MAGLEV_SLOTS,
-        }
-    }
-}
-
-struct Layout {
-    name: &'static str,
-    kind: MapType,
-    flags: u32,
-    key: usize,
-    value: usize,
-    entries: u32,
-}
-
-impl Sizes {
-    /// Type, flags, key size, value size and number of elements of every pinned map.
-    fn layouts(&self) -> [Layout; 24] {
-        type V4 = u32;
-        type V6 = [u32; 4];
-        fn of<K, V>(name: &'static str, entries: u32) -> Layout {
-            let (kind, flags) = kind_and_flags(name);
-            Layout {
-                name,
-                kind,
-                flags,
-                key: size_of::<K>(),
-                value: size_of::<V>(),
-                entries,
-            }
-        }
-        [
-            of::<FrontendKey<V4>, Frontend>(map::FRONTENDS4, self.frontends),
-            of::<FrontendKey<V6>, Frontend>(map::FRONTENDS6, self.frontends),
-            of::<u32, Service>(map::SERVICES, self.services),
-            of::<u32, [u32; 2]>(map::MAGLEV, self.maglev_slots / 2),
-            of::<u32, Backend<V4>>(map::BACKENDS4, self.backends),
-            of::<u32, Backend<V6>>(map::BACKENDS6, self.backends),
-            of::<FrontendKey<V4>, u32>(map::ENDPOINTS4, self.backends),
-            of::<FrontendKey<V6>, u32>(map::ENDPOINTS6, self.backends),
-            of::<FlowKey<V4>, Flow<V4>>(map::FLOWS4, self.flows.saturating_mul(2)),
-            of::<FlowKey<V6>, Flow<V6>>(map::FLOWS6, self.flows.saturating_mul(2)),
-            of::<SocketKey<V4>, SocketPeer<V4>>(map::SOCKETS4, limits::SOCKETS),
-            of::<SocketKey<V6>, SocketPeer<V6>>(map::SOCKETS6, limits::SOCKETS),
-            of::<u64, u32>(map::NAMESPACES, limits::NAMESPACES),
-            of::<AffinityKey<V4>, Affinity>(map::AFFINITY4, limits::AFFINITIES),
-            of::<AffinityKey<V6>, Affinity>(map::AFFINITY6, limits::AFFINITIES),
-            of::<FragmentKey<V4>, Fragment<V4>>(map::FRAGMENTS4, limits::FRAGMENTS),
-            of::<FragmentKey<V6>, Fragment<V6>>(map::FRAGMENTS6, limits::FRAGMENTS),
-            of::<lpm_trie::Key<Range<V4>>, u32>(map::RANGES4, limits::RANGES),
-            of::<lpm_trie::Key<Range<V6>>, u32>(map::RANGES6, limits::RANGES),
-            of::<u32, V4>(map::SOURCES4, limits::SOURCES),
-            of::<u32, V6>(map::SOURCES6, limits::SOURCES),
-            of::<u32, u64>(map::KNOWN, KnownBit::WORDS),
-            of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
-            of::<u32, u64>(map::COUNTERS, Reason::COUNT),
-        ]
-    }
-}
-
-/// `BPF_F_NO_PREALLOC`.
-const BPF_F_NO_PREALLOC: u32 = 1;
-
-/// `BPF_F_MMAPABLE`.
-const BPF_F_MMAPABLE: u32 = 1 << 10;
-
-/// Type and flags of a map, as the kernel side declares it. A plain hash in the place of an LRU one would fill up for
-/// good, so the sizes alone do not tell whether a map can be taken over.
-fn kind_and_flags(name: &str) -> (MapType, u32) {
-    match name {
-        map::FRONTENDS4
-        | map::FRONTENDS6
-        | map::ENDPOINTS4
-        | map::ENDPOINTS6
-        | map::SOURCES4
-        | map::SOURCES6
-        | map::NAMESPACES
-        | map::UPLINKS => (MapType::Hash, 0),
-        map::SERVICES | map::MAGLEV | map::KNOWN => (MapType::Array, BPF_F_MMAPABLE),
-        map::RANGES4 | map::RANGES6 => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
-        map::COUNTERS => (MapType::PerCpuArray, 0),
-        map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
-        _ => (MapType::LruHash, 0),
-    }
-}
-
 /// Pins the programs, in place of those of an earlier agent; the pins of programs that were not loaded are removed. The
 /// links hold what runs; these pins are for people and tools.
 ///
@@ -294,76 +188,6 @@ pub fn pin_programs(bpf: &mut Ebpf, pins: &PinFolder, socket_lb: SocketLb) -> Re
         pinned.map_err(|source| LoadError::Pin { path, source })?;
     }
     Ok(())
-}
-
-/// What the programs are told when they are loaded.
-#[derive(Clone, Copy, Debug)]
-pub struct Knobs {
-    /// Level of their log, as aya-log numbers it; 0 is off.
-    pub log_level: u8,
-    /// Source ports for flows that cannot keep their own.
-    pub snat_ports: Ports,
-    /// How long flows are remembered.
-    pub timeouts: Timeouts,
-    /// Networks that are for services alone.
-    pub service_cidrs: ServiceCidrs,
-    /// Whose sockets are served; the cgroup programs are not loaded for nobody.
-    pub socket_lb: SocketLb,
-    /// The modes that XDP programs are loaded for.
-    pub xdp: &'static [XdpMode],
-}
-
-/// Networks that are for services alone, as the programs are told of them.
-#[derive(Clone, Copy, Debug)]
-pub struct ServiceCidrs {
-    counts: [u8; 2],
-    v4: [u32; 2 * limits::SERVICE_CIDRS],
-    v6: [u32; 8 * limits::SERVICE_CIDRS],
-}
-
-impl ServiceCidrs {
-    /// No networks.
-    pub const NONE: Self = Self {
-        counts: [0; 2],
-        v4: [0; 2 * limits::SERVICE_CIDRS],
-        v6: [0; 8 * limits::SERVICE_CIDRS],
-    };
-
-    /// The first [`limits::SERVICE_CIDRS`] networks of each family.
-    pub fn new(nets: &[IpNet]) -> Self {
-        let mut cidrs = Self::NONE;
-        let [count4, count6] = &mut cidrs.counts;
-        let (v4, _) = cidrs.v4.as_chunks_mut::<2>();
-        let (v6, _) = cidrs.v6.as_chunks_mut::<8>();
-        for net in nets {
-            match EitherPrefix::new(net.addr(), net.prefix_len()) {
-                EitherPrefix::V4(Prefix { net, mask }) => {
-                    if let Some(words) = v4.get_mut(usize::from(*count4)) {
-                        *words = [net, mask];
-                        *count4 += 1;
-                    }
-                }
-                EitherPrefix::V6(Prefix {
-                    net: [a, b, c, d],
-                    mask: [e, f, g, h],
-                }) => {
-                    if let Some(words) = v6.get_mut(usize::from(*count6)) {
-                        *words = [a, b, c, d, e, f, g, h];
-                        *count6 += 1;
-                    }
-                }
-            }
-        }
-        cidrs
-    }
-
-    /// Tells them to the programs that `loader` is about to load.
-    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        loader
-            .override_global("SERVICE_CIDR_COUNTS", &self.counts, true)
-            .override_global("SERVICE_CIDRS4", &self.v4, true)
-            .override_global("SERVICE_CIDRS6", &self.v6, true);
-    }
 }
 
 /// Loads programs and maps. Maps that are pinned in `pins` are taken over, the others are made and pinned there. What
@@ -485,56 +309,4 @@ where
         Some(Ok(program)) => Ok(program),
         _ => Err(no_program),
     }
-}
-
-/// Which maps are pinned. Pinning by name takes over whatever has the name, so all of them are looked at first.
-fn check_pinned(pins: &PinFolder, layouts: &[Layout]) -> Result<Vec<&'static str>, LoadError> {
-    let mut adopted = Vec::new();
-    for layout in layouts {
-        let path = pins.maps().join(layout.name);
-        if !path.exists() {
-            continue;
-        }
-        let info = match MapInfo::from_pin(&path) {
-            Ok(info) => info,
-            Err(source) => return Err(LoadError::OpenMap { path, source }),
-        };
-        let kind = info
-            .map_type()
-            .map_or_else(|_| "unknown".into(), |kind| format!("{kind:?}"));
-        for (what, found, needed) in [
-            ("the type", kind, format!("{:?}", layout.kind)),
-            (
-                "the flags",
-                format!("{:#x}", info.map_flags()),
-                format!("{:#x}", layout.flags),
-            ),
-            (
-                "keys of (bytes)",
-                info.key_size().to_string(),
-                layout.key.to_string(),
-            ),
-            (
-                "values of (bytes)",
-                info.value_size().to_string(),
-                layout.value.to_string(),
-            ),
-            (
-                "elements:",
-                info.max_entries().to_string(),
-                layout.entries.to_string(),
-            ),
-        ] {
-            if found != needed {
-                return Err(LoadError::Layout {
-                    path,
-                    what,
-                    found,
-                    needed,
-                });
-            }
-        }
-        adopted.push(layout.name);
-    }
-    Ok(adopted)
 }
