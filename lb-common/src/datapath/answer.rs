@@ -60,6 +60,14 @@ where
 pub(super) trait Answers: Family {
     /// Nobody listens.
     const PORT_UNREACHABLE: Kind;
+    /// Length of an answer's frame, in bytes.
+    const FRAME_LEN: usize = crate::packet::ethernet::LEN
+        + 2 * if Self::IS_V6 {
+            4 * Ipv6::WORDS
+        } else {
+            4 * Ipv4::WORDS
+        }
+        + 4 * (ICMP_WORDS + QUOTED_WORDS);
     /// The packet's hops ended.
     const TIME_EXCEEDED: Kind;
     /// The packet is larger than the way takes; the answer says what it takes.

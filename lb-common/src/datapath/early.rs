@@ -163,7 +163,8 @@ where
     P: Packet,
     E: Env<F>,
 {
-    if !address::may_be_told::<F>(work) {
+    // A frame that would have to grow may be lost in the driver (seen with veth on Linux 6.18).
+    if !address::may_be_told::<F>(work) || packet.frame_len() < F::FRAME_LEN {
         return Verdict::up(reason);
     }
     answer::error::<F, _, _>(packet, env, work, reason)
