@@ -24,17 +24,19 @@ fn stage(wiring: Wiring, policy: &str) -> Result<Stage> {
         .port(80, 8080, Some(FAR_NODE_PORT))
         .endpoint(stage.lab.pod(2, 1), "node2")
         .with(policy);
-    stage.folder.write("far.yaml", &far.yaml())?;
     // A policy that is set while the service is in use.
     stage
         .folder
         .write("web.yaml", &stage.web.clone().with(policy).yaml())?;
+    stage.folder.write("far.yaml", &far.yaml())?;
     let node2 = stage.lab.node(2);
     for addr in [at(node2.v4, FAR_NODE_PORT), at(node2.v6, FAR_NODE_PORT)] {
         eventually(Duration::from_secs(5), || {
             Ok(http_get(stage.lab.client(), addr).map(drop)?)
         })?;
     }
+    // The other node's agent has read the same by then.
+    std::thread::sleep(Duration::from_secs(1));
     Ok(stage)
 }
 
