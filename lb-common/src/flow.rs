@@ -208,9 +208,7 @@ impl Timeouts {
             State::SctpOpening | State::SctpClosing => limits::SCTP_CLOSED_TIMEOUT_NS,
         }
     }
-}
 
-impl Timeouts {
     /// Those of [`limits`].
     pub const DEFAULT: Self = Self {
         syn: limits::TCP_SYN_TIMEOUT_NS,

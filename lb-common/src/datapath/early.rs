@@ -13,13 +13,13 @@
 //! written down earlier; tc then finds the client with the endpoint that it would choose itself.)
 
 use super::{
-    Env, Family, Headers, Packet, Part, Role, Step, Tables, Verdict, Way, Work, address, answer, choose,
-    find_route, flows, parse, rewrite, wire_len,
+    Env, Family, Headers, Packet, Part, Role, Step, Tables, Verdict, Work, address, answer, choose, flows,
+    leads_out, node_address, parse, rewrite,
 };
 use crate::{
     abi::{Address, FlowFlags, FlowKind, proto},
     packet::{checksum, transport},
-    verdict::{Action, Reason},
+    verdict::Reason,
 };
 
 /// Finishes a packet, or leaves it and everything else as it was.
@@ -54,12 +54,7 @@ where
         },
     };
     let reason = rewrite::apply::<F, _>(packet, work, true, reason);
-    let way = if matches!(reason.action(), Action::Forward) {
-        Way::Route
-    } else {
-        Way::Stack
-    };
-    Verdict { reason, way }
+    Verdict::rewritten(reason, true)
 }
 
 /// Whether it is a whole packet of TCP or UDP. Fragments follow each other by what tc remembers of the first.
@@ -123,30 +118,12 @@ where
     }
     let to = work.backend.addr;
     leads_out::<F, _, _>(packet, env, work, to)?;
-    work.source = tables
-        .source(work.route.ifindex)
-        .or_else(|| tables.source(0))
-        .ok_or(Reason::NoRoute)?;
+    work.source = node_address::<F, _>(tables, work)?;
     if work.source == work.headers.key.tuple.src {
         return Err(Reason::NewFlow);
     }
     work.flags = FlowFlags::REDIRECT as u32;
     Ok(())
-}
-
-/// Finds the way to `to`.
-#[inline(always)]
-fn leads_out<F, P, E>(packet: &P, env: &E, work: &mut Work<F::Addr>, to: F::Addr) -> Result<(), Reason>
-where
-    F: Family,
-    P: Packet,
-    E: Env<F>,
-{
-    if F::hops(&work.headers) <= 1 {
-        return Err(Reason::TtlExpired);
-    }
-    let from = work.headers.key.tuple.src;
-    find_route::<F, _>(env, from, to, wire_len(packet, &work.headers), work)
 }
 
 /// Whether the flow that is recorded now is the one that the way out was found for.

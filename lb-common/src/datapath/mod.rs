@@ -274,6 +274,12 @@ where
         return Ok(client);
     }
     find_route::<F, _>(env, client, work.backend.addr, ANY_LEN, work)?;
+    node_address::<F, _>(tables, work)
+}
+
+/// The node's address on the device that the route in `work` leads out of.
+#[inline(always)]
+fn node_address<F: Family, T: Tables<F>>(tables: &T, work: &Work<F::Addr>) -> Result<F::Addr, Reason> {
     tables
         .source(work.route.ifindex)
         .or_else(|| tables.source(0))
@@ -309,10 +315,22 @@ where
     P: Packet,
     E: Env<F>,
 {
+    let to = work.flow.tuple.dst;
+    leads_out::<F, _, _>(packet, env, work, to)
+}
+
+/// Finds the way to `to` for a packet that has hops left for it.
+#[inline(always)]
+fn leads_out<F, P, E>(packet: &P, env: &E, work: &mut Work<F::Addr>, to: F::Addr) -> Result<(), Reason>
+where
+    F: Family,
+    P: Packet,
+    E: Env<F>,
+{
     if F::hops(&work.headers) <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let (from, to) = (work.headers.key.tuple.src, work.flow.tuple.dst);
+    let from = work.headers.key.tuple.src;
     find_route::<F, _>(env, from, to, wire_len(packet, &work.headers), work)
 }
 

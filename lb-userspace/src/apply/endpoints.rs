@@ -7,14 +7,14 @@ use std::{collections::HashMap as Counts, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
 };
 use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
     encode::{backend, free_backend},
-    failed,
+    failed, gone,
 };
 use crate::plan::{BackendSlot, Family, Snapshot, SnapshotBackend};
 
@@ -79,7 +79,7 @@ where
             return Ok(());
         };
         if self.slots.get(&key) == Some(&1) {
-            remove(&mut self.map, &key).map_err(failed("write", self.name))?;
+            gone(self.map.remove(&key), self.name)?;
         }
         self.by_index.remove(&index);
         if let Some(slots) = self.slots.get_mut(&key) {
@@ -99,18 +99,9 @@ where
             .collect::<Result<_, _>>()
             .map_err(failed("read", self.name))?;
         for key in present.iter().filter(|key| !self.slots.contains_key(key)) {
-            remove(&mut self.map, key).map_err(failed("write", self.name))?;
+            gone(self.map.remove(key), self.name)?;
         }
         Ok(())
-    }
-}
-
-/// Removes an element; one that is not there is no error.
-fn remove<K: Pod>(map: &mut HashMap<MapData, K, u32>, key: &K) -> Result<(), MapError> {
-    match map.remove(key) {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
     }
 }
 
