@@ -29,7 +29,7 @@ use crate::{
     bpf_log,
     cgroup::{self, CgroupError},
     cleanup,
-    cli::config::Config,
+    cli::config::{self, Config},
     desired::{Desired, Options},
     devices::{DeviceError, XdpRules},
     diff::{Ledger, Limits, sync},
@@ -82,6 +82,9 @@ pub enum RunError {
     /// Signals cannot be caught.
     #[error("catch signals: {0}")]
     Signals(#[source] std::io::Error),
+    /// The API server cannot be a source yet.
+    #[error("the Kubernetes API cannot be a source yet; use --manifests")]
+    NoKubernetesYet,
     /// The folder of manifests can no longer be followed.
     #[error("the folder of manifests can no longer be followed; what was programmed stays in force")]
     SourceEnded,
@@ -107,7 +110,10 @@ impl Limits {
 pub async fn run(config: &Config) -> Result<(), RunError> {
     let begin = Instant::now();
     let mut stop = Stop::new()?;
-    let source = Manifests::start(&config.manifests)?;
+    let source = match &config.source {
+        config::Source::Manifests(folder) => Manifests::start(folder)?,
+        config::Source::Kubernetes(_) => return Err(RunError::NoKubernetesYet),
+    };
     let features = probe::check()?;
     if let Some(cgroup) = &config.cgroup {
         cgroup::check(cgroup)?;

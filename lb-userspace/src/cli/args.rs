@@ -34,9 +34,11 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the Services of a folder of manifests until SIGINT or SIGTERM.
+    /// Serve the Services of a Kubernetes cluster, or of a folder of manifests, until SIGINT or SIGTERM.
     ///
     /// Forwarding goes on after the agent has ended; `fairlead cleanup` ends it.
+    ///
+    /// Example: fairlead run --kubeconfig /etc/kubernetes/fairlead.conf
     ///
     /// Example: fairlead run --manifests /etc/fairlead/services --hostname-override node1
     Run(Box<RunArgs>),
@@ -65,9 +67,17 @@ pub struct PinArgs {
 /// Arguments of `fairlead run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Folder of manifests: Service and EndpointSlice objects in *.yaml, *.yml and *.json files. Changes are followed.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Folder of manifests: Service and EndpointSlice objects in *.yaml, *.yml and *.json files. Changes are followed. They
+    /// take the place of the Kubernetes API [default: none; objects come from the API server]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "master"])]
+    pub manifests: Option<PathBuf>,
+    /// File that tells how to reach the API server [default: none; the service account of the pod that the agent runs in]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of the API server, such as https://192.0.2.10:6443; goes before the one in --kubeconfig. Of several they are
+    /// tried in turn. It must be one that is reached without Services, for those come from it.
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub master: Vec<String>,
     /// Where programs, links and maps are pinned.
     #[command(flatten)]
     pub pins: PinArgs,

@@ -42,11 +42,29 @@ pub enum ConfigError {
     SnatPorts(#[from] SnatPortsError),
 }
 
+/// Where Services and EndpointSlices come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// The API server.
+    Kubernetes(ApiServer),
+}
+
+/// How the API server is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiServer {
+    /// The file that tells; none for the service account of the pod that the agent runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Its addresses (URLs), tried in turn; none for that of the file, or of the pod's environment.
+    pub masters: Vec<String>,
+}
+
 /// The configuration of `fairlead run`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of manifests.
-    pub manifests: PathBuf,
+    /// Where Services and EndpointSlices come from.
+    pub source: Source,
     /// Pin folder.
     pub bpffs: PathBuf,
     /// Whose sockets are sent to endpoints.
@@ -104,7 +122,13 @@ impl Config {
                 .to_lowercase(),
         };
         Ok(Self {
-            manifests: args.manifests.clone(),
+            source: match &args.manifests {
+                Some(folder) => Source::Manifests(folder.clone()),
+                None => Source::Kubernetes(ApiServer {
+                    kubeconfig: args.kubeconfig.clone(),
+                    masters: args.master.clone(),
+                }),
+            },
             bpffs: args.pins.bpffs.clone(),
             socket_lb: args.socket_lb,
             cgroup,
