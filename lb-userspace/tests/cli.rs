@@ -8,6 +8,7 @@ fn fairlead(arguments: &[&str]) -> Output {
         .args(arguments)
         .env_remove("RUST_LOG")
         .env_remove("NODE_NAME")
+        .env_remove("KUBERNETES_SERVICE_HOST")
         .output()
         .expect("the agent's binary runs")
 }
@@ -36,7 +37,15 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn arguments_that_cannot_be_are_named_with_exit_code_2() {
     for (arguments, words) in [
-        (&["run"][..], &["--manifests"][..]),
+        (
+            &["run", "--cgroup", "/c"][..],
+            &[
+                "--kubeconfig",
+                "--master",
+                "--manifests",
+                "KUBERNETES_SERVICE_HOST",
+            ][..],
+        ),
         (&["fly"], &["fly"]),
         (&["status", "--log-level", "inof"], &["--log-level inof", "info"]),
         (

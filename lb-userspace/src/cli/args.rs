@@ -119,6 +119,12 @@ pub struct RunArgs {
     /// On a veth, native needs an XDP program on the other end too, which lets frames pass. [default: auto]
     #[arg(long, value_delimiter = ',', value_name = "[PATTERN=]MODE")]
     pub xdp: Vec<String>,
+    /// Address and port of the health checks /healthz and /livez; empty for none.
+    #[arg(long, default_value = "0.0.0.0:10256", value_name = "ADDR:PORT")]
+    pub healthz_bind_address: String,
+    /// Address and port of /metrics, /proxyMode and /configz; empty for none.
+    #[arg(long, default_value = "127.0.0.1:10249", value_name = "ADDR:PORT")]
+    pub metrics_bind_address: String,
     /// How long to wait for further changes before a change is applied.
     #[arg(long, default_value = "10ms", value_name = "TIME")]
     pub min_sync_period: String,

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{
     args::{BpfLog, RunArgs, SocketLb},
+    bind::Bind,
     timeouts::timeouts,
 };
 use crate::{
@@ -31,6 +32,12 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// Nothing tells where Services come from.
+    #[error(
+        "nothing tells where Services come from: give --kubeconfig FILE or --master URL for the API server, --manifests \
+         DIR for a folder, or run in a pod, whose environment names the API server (KUBERNETES_SERVICE_HOST)"
+    )]
+    NoSource,
     /// The host has no usable name.
     #[error("the host's name is not text; name the node with --hostname-override")]
     HostName,
@@ -85,6 +92,10 @@ pub struct Config {
     pub overrides: Overrides,
     /// XDP modes of uplinks.
     pub xdp: XdpRules,
+    /// Where `/healthz` and `/livez` are answered; nowhere if none.
+    pub healthz_bind_address: Option<Bind>,
+    /// Where `/metrics`, `/proxyMode` and `/configz` are answered; nowhere if none.
+    pub metrics_bind_address: Option<Bind>,
     /// How long changes are collected.
     pub min_sync_period: Duration,
     /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
@@ -122,13 +133,7 @@ impl Config {
                 .to_lowercase(),
         };
         Ok(Self {
-            source: match &args.manifests {
-                Some(folder) => Source::Manifests(folder.clone()),
-                None => Source::Kubernetes(ApiServer {
-                    kubeconfig: args.kubeconfig.clone(),
-                    masters: args.master.clone(),
-                }),
-            },
+            source: source(args, std::env::var_os(IN_POD).is_some())?,
             bpffs: args.pins.bpffs.clone(),
             socket_lb: args.socket_lb,
             cgroup,
@@ -145,6 +150,8 @@ impl Config {
                 let problem = "is no mode: auto, native, generic or off, or PATTERN=MODE such as eth*=native";
                 value("xdp", text, problem)
             })?,
+            healthz_bind_address: bind("healthz-bind-address", &args.healthz_bind_address, 10256)?,
+            metrics_bind_address: bind("metrics-bind-address", &args.metrics_bind_address, 10249)?,
             min_sync_period: duration("min-sync-period", &args.min_sync_period)?,
             bpf_log: match args.bpf_log {
                 BpfLog::Off => 0,
@@ -174,6 +181,37 @@ pub(super) fn value(
         flag,
         value: value.to_string(),
         problem: problem.into(),
+    }
+}
+
+/// The variable by which a pod is told the API server's address.
+const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
+
+fn source(args: &RunArgs, in_pod: bool) -> Result<Source, ConfigError> {
+    if let Some(folder) = &args.manifests {
+        return Ok(Source::Manifests(folder.clone()));
+    }
+    if args.kubeconfig.is_none() && args.master.is_empty() && !in_pod {
+        return Err(ConfigError::NoSource);
+    }
+    Ok(Source::Kubernetes(ApiServer {
+        kubeconfig: args.kubeconfig.clone(),
+        masters: args.master.clone(),
+    }))
+}
+
+/// Where to listen; none if `text` is empty.
+fn bind(flag: &'static str, text: &str, default_port: u16) -> Result<Option<Bind>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Bind::parse(text, default_port) {
+        Some(bind) => Ok(Some(bind)),
+        None => Err(value(
+            flag,
+            text,
+            "is no address and port such as 0.0.0.0:10256 or [::]:10256; empty listens nowhere",
+        )),
     }
 }
 
@@ -413,6 +451,14 @@ mod tests {
             (&["--xdp", "off,eth0=never"], ["--xdp eth0=never", "PATTERN"]),
             (&["--uplink", "a/b"], ["--uplink a/b", "slash"]),
             (&["--uplink", ""], ["--uplink", "not empty"]),
+            (
+                &["--healthz-bind-address", "localhost:1"],
+                ["--healthz-bind-address localhost:1", "[::]:10256"],
+            ),
+            (
+                &["--metrics-bind-address", "10249"],
+                ["--metrics-bind-address 10249", "empty"],
+            ),
             (&["--bpf-log", "loud"], ["loud", "debug"]),
             (&["--socket-lb", "pods"], ["pods", "host, all, off"]),
         ] {
@@ -421,6 +467,19 @@ mod tests {
                 assert!(error.contains(word), "{arguments:?}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn health_and_metrics_have_the_ports_of_kube_proxy_and_can_be_turned_off() {
+        let addrs = |more: &[&str]| {
+            let config = config(more).unwrap();
+            [config.healthz_bind_address, config.metrics_bind_address]
+                .map(|bind| bind.map(|bind| bind.to_string()))
+        };
+        let default = ["0.0.0.0:10256", "127.0.0.1:10249"].map(|addr| Some(addr.to_owned()));
+        assert_eq!(addrs(&[]), default);
+        let off = ["--healthz-bind-address=", "--metrics-bind-address="];
+        assert_eq!(addrs(&off), [None, None]);
     }
 
     #[test]

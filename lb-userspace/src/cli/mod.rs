@@ -1,5 +1,6 @@
 //! The command line: raw arguments first, validated configuration second.
 
 pub mod args;
+pub mod bind;
 pub mod config;
 mod timeouts;

@@ -1,0 +1,58 @@
+//! Addresses that the agent's own servers listen on.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// An address and port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind(SocketAddr);
+
+impl Bind {
+    /// Reads kube-proxy's notation: `ADDRESS:PORT`, or the address alone, which takes `default_port`. An IPv6 address
+    /// with a port stands in brackets. None if it is neither.
+    pub fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let alone = || {
+            let addr: IpAddr = text.parse().ok()?;
+            Some(SocketAddr::new(addr, default_port))
+        };
+        let addr = text.parse().ok().or_else(alone)?;
+        (addr.port() != 0).then_some(Self(addr))
+    }
+
+    /// The address and port. `[::]` means every address of both IP versions, as it does for kube-proxy; `0.0.0.0` those
+    /// of IPv4.
+    pub const fn addr(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_kube_proxy_reads_them() {
+        for (text, expected) in [
+            ("0.0.0.0:10256", Some("0.0.0.0:10256")),
+            ("[::]:10256", Some("[::]:10256")),
+            ("192.0.2.1", Some("192.0.2.1:7")),
+            ("::1", Some("[::1]:7")),
+            ("localhost:10256", None),
+            ("10256", None),
+            (":10256", None),
+            ("0.0.0.0:0", None),
+            ("0.0.0.0:65536", None),
+        ] {
+            let bind = Bind::parse(text, 7).map(|bind| bind.to_string());
+            assert_eq!(bind.as_deref(), expected, "{text}");
+        }
+    }
+}
