@@ -288,14 +288,15 @@ fn the_examples_are_valid_and_name_pods_of_the_lab() {
                 Object::Service(_) => services += 1,
                 Object::EndpointSlice(slice) => {
                     slices += 1;
-                    for endpoint in &slice.endpoints {
+                    for endpoint in &*slice.endpoints {
                         let place = (
-                            endpoint.addresses[0].clone(),
-                            endpoint.node_name.clone().unwrap_or_default(),
+                            endpoint.addr.to_string(),
+                            endpoint.node.as_deref().unwrap_or_default().to_owned(),
                         );
                         assert!(pods.contains(&place), "{}: {place:?} is no pod", path.display());
                     }
                 }
+                Object::Node(_) | Object::ServiceCidr(_) => panic!("not in the examples"),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! first and the last are pure: no I/O, no clock, no randomness.
 //!
 //! - [`watch`]: where Services and EndpointSlices come from (a folder of manifests);
+//! - [`objects`]: these, reduced to what counts here;
 //! - [`index`]: what is known of them, by name;
 //! - [`desired`]: the frontends and endpoints that each service port is to have;
 //! - [`diff`]: what the kernel holds, and the ordered operations that lead to the desired state;
@@ -28,6 +29,7 @@ pub mod index;
 pub mod load;
 pub mod logging;
 pub mod object;
+pub mod objects;
 pub mod pins;
 pub mod plan;
 pub mod probe;

@@ -6,9 +6,14 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
-
-use crate::plan::{Family, Protocol};
+use super::{
+    NodeFacts,
+    topology::{self, Hinted},
+};
+use crate::{
+    objects::{self, Slice},
+    plan::{Family, Protocol},
+};
 
 /// Address and port of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,16 +48,18 @@ pub struct Known {
     pub terminating: bool,
     /// Runs on this node.
     pub local: bool,
+    /// Whom it is meant for.
+    pub hinted: Hinted,
 }
 
 impl Known {
-    fn of(endpoint: &SliceEndpoint, node: &str) -> Self {
-        let conditions = endpoint.conditions.as_ref();
+    fn of(endpoint: &objects::Endpoint, node: &NodeFacts) -> Self {
         Self {
-            ready: conditions.and_then(|c| c.ready).unwrap_or(true),
-            serving: conditions.and_then(|c| c.serving).unwrap_or(true),
-            terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
-            local: endpoint.node_name.as_deref() == Some(node),
+            ready: endpoint.ready,
+            serving: endpoint.serving,
+            terminating: endpoint.terminating,
+            local: endpoint.node.as_deref() == Some(&*node.name),
+            hinted: Hinted::of(endpoint.hints.as_deref(), node),
         }
     }
 
@@ -65,24 +72,24 @@ impl Known {
 
 /// All endpoints of a service port. The port number comes from each slice, by name and protocol.
 pub fn known<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice>,
+    slices: impl Iterator<Item = &'a Slice>,
     port: &str,
     protocol: Protocol,
     family: Family,
-    node: &str,
+    node: &NodeFacts,
 ) -> BTreeMap<EndpointAddr, Known> {
     let mut found: BTreeMap<EndpointAddr, Known> = BTreeMap::new();
-    for slice in slices.filter(|slice| family_of(slice) == Some(family)) {
+    for slice in slices.filter(|slice| slice.family == Some(family)) {
         let Some(port) = port_of(slice, port, protocol) else {
             continue;
         };
-        for endpoint in &slice.endpoints {
-            let addr = endpoint.addresses.first().and_then(|text| text.parse().ok());
-            let Some(addr) = addr.filter(|addr| Family::of(*addr) == family) else {
-                continue;
-            };
+        for endpoint in &*slice.endpoints {
             let known = Known::of(endpoint, node);
-            let entry = found.entry(EndpointAddr { addr, port }).or_insert(known);
+            let addr = EndpointAddr {
+                addr: endpoint.addr,
+                port,
+            };
+            let entry = found.entry(addr).or_insert(known);
             if known.rank() > entry.rank() {
                 *entry = known;
             }
@@ -91,17 +98,24 @@ pub fn known<'a>(
     found
 }
 
-/// Who serves under policy Cluster: the ready endpoints; if there is none, those that are terminating but still serve.
+/// Who serves under policy Cluster: the ready endpoints that topology allows; if there is none, those that are terminating
+/// but still serve.
 pub fn cluster_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeMap<EndpointAddr, Endpoint> {
-    let those = |wanted: fn(&Known) -> bool| -> BTreeMap<_, _> {
+    let those = |wanted: &dyn Fn(&Known) -> bool| -> BTreeMap<_, _> {
         let chosen = known.iter().filter(|(_, known)| wanted(known));
         chosen
             .map(|(addr, known)| (*addr, Endpoint { local: known.local }))
             .collect()
     };
-    let ready = those(|known| known.ready);
+    let near = topology::choose(
+        known
+            .values()
+            .filter(|known| known.ready)
+            .map(|known| known.hinted),
+    );
+    let ready = those(&|known| known.ready && near.allows(known.hinted));
     if ready.is_empty() {
-        those(|known| known.serving && known.terminating)
+        those(&|known| known.serving && known.terminating)
     } else {
         ready
     }
@@ -138,22 +152,9 @@ pub fn kept_set(
         .collect()
 }
 
-fn family_of(slice: &EndpointSlice) -> Option<Family> {
-    match slice.address_type.as_str() {
-        "IPv4" => Some(Family::V4),
-        "IPv6" => Some(Family::V6),
-        _ => None,
-    }
-}
-
 /// The number that the slice gives a port: that of the first port with the name and protocol.
-fn port_of(slice: &EndpointSlice, name: &str, protocol: Protocol) -> Option<u16> {
-    let mut ports = slice.ports.iter().flatten();
-    let port = ports.find(|port| {
-        port.name.as_deref().unwrap_or_default() == name
-            && Protocol::from_name(port.protocol.as_deref()) == Some(protocol)
-    })?;
-    port.port
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| *number != 0)
+fn port_of(slice: &Slice, name: &str, protocol: Protocol) -> Option<u16> {
+    let mut ports = slice.ports.iter();
+    let port = ports.find(|port| &*port.name == name && port.protocol == protocol)?;
+    Some(port.number?.get())
 }

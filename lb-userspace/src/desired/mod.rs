@@ -2,6 +2,7 @@
 //!
 //! [`Desired::update`] works out anew the Services that the index says were touched, and tells what came of it as
 //! [`Change`]s. It holds Kubernetes' rules: [`frontends`] for the addresses of a Service, [`endpoints`] for who serves,
+//! `topology` for who of them is near,
 //! `claims` for two Services that want one address.
 
 mod claims;
@@ -10,14 +11,15 @@ pub mod frontends;
 mod notice;
 mod policies;
 mod sources;
+mod topology;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
-use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Time};
 use lb_common::abi::Policies;
 
 use self::claims::{Claim, Claims};
@@ -25,9 +27,11 @@ pub use self::{
     endpoints::{Endpoint, EndpointAddr},
     notice::Notice,
     sources::Sources,
+    topology::Hinted,
 };
 use crate::{
     index::{Index, ServiceName},
+    objects::Service,
     plan::{Family, FrontendAddr, FrontendFlags, FrontendKind, Protocol},
 };
 
@@ -37,7 +41,7 @@ pub struct ServicePortKey {
     /// The Service.
     pub service: ServiceName,
     /// Name of the port; empty if it has none.
-    pub port: String,
+    pub port: Arc<str>,
     /// Protocol of the port.
     pub protocol: Protocol,
     /// Family of its frontends and endpoints.
@@ -122,6 +126,8 @@ pub struct Update {
 pub struct NodeFacts {
     /// The node's name, as endpoints carry it.
     pub name: String,
+    /// The zone that it is in, if that is known.
+    pub zone: Option<Arc<str>>,
     /// The addresses that node ports are served on, besides the loopback addresses.
     pub addresses: Vec<IpAddr>,
     /// All addresses of the node, on whatever device.
@@ -228,7 +234,6 @@ impl Desired {
         service: &Service,
     ) -> BTreeMap<ServicePortKey, Port> {
         let mut ports = BTreeMap::new();
-        let created: Option<&Time> = service.metadata.creation_timestamp.as_ref();
         for port in frontends::of_service(service, &self.facts, self.options) {
             let key = ServicePortKey {
                 service: name.clone(),
@@ -241,7 +246,7 @@ impl Desired {
                 &key.port,
                 key.protocol,
                 key.family,
-                &self.facts.name,
+                &self.facts,
             );
             let policies = policies::of_service(service);
             let any = policies.internal_local || policies.external_local;
@@ -257,7 +262,7 @@ impl Desired {
             };
             ports.entry(key.clone()).or_insert_with(|| Port {
                 sources,
-                claim: Claim::new(created.cloned(), key),
+                claim: Claim::new(service.created.clone(), key),
                 frontends: port.frontends,
                 kept: endpoints::kept_set(&known, &endpoints, &local),
                 endpoints,

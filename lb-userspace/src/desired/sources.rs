@@ -6,11 +6,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
-
 use super::NodeFacts;
-use crate::plan::Family;
+use crate::{objects::Service, plan::Family};
+use ipnet::IpNet;
 
 /// The sources that a service port allows at the addresses of its load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,17 +28,8 @@ pub(super) fn of_service(
     facts: &NodeFacts,
     balancer: impl Iterator<Item = IpAddr>,
 ) -> Option<Sources> {
-    let asked = service
-        .spec
-        .as_ref()?
-        .load_balancer_source_ranges
-        .iter()
-        .flatten();
-    let mut ranges: BTreeSet<IpNet> = asked
-        .filter_map(|text| text.trim().parse::<IpNet>().ok())
-        .map(|range| range.trunc())
-        .filter(|range| Family::of(range.addr()) == family)
-        .collect();
+    let asked = service.source_ranges.iter().copied();
+    let mut ranges: BTreeSet<IpNet> = asked.filter(|range| Family::of(range.addr()) == family).collect();
     if ranges.is_empty() || ranges.iter().any(|range| range.prefix_len() == 0) {
         return None;
     }

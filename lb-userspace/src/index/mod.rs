@@ -5,52 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
-use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use ipnet::IpNet;
+
+pub use crate::objects::Name as ServiceName;
+use crate::{
+    objects::{Name, Node, Service, ServiceCidr, Slice},
+    watch::{Event, Kind, Object},
 };
-
-use crate::watch::{Event, Kind, Object};
-
-/// Label of an EndpointSlice: the Service that it belongs to.
-pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-
-/// Label of a Service that another proxy serves, whatever its value.
-pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-
-/// Label of an EndpointSlice of a headless Service, whatever its value.
-pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-
-/// What identifies a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl ServiceName {
-    fn of(metadata: &ObjectMeta) -> Self {
-        Self {
-            namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
-            name: metadata.name.clone().unwrap_or_default(),
-        }
-    }
-}
-
-/// What identifies an EndpointSlice: namespace and name.
-type SliceName = (String, String);
 
 /// Services and EndpointSlices by name.
 ///
@@ -59,8 +23,10 @@ type SliceName = (String, String);
 #[derive(Debug, Default)]
 pub struct Index {
     services: BTreeMap<ServiceName, Arc<Service>>,
-    slices: BTreeMap<SliceName, Arc<EndpointSlice>>,
-    slices_of: BTreeMap<ServiceName, BTreeSet<SliceName>>,
+    slices: BTreeMap<Name, Arc<Slice>>,
+    slices_of: BTreeMap<ServiceName, BTreeSet<Name>>,
+    nodes: BTreeMap<Name, Arc<Node>>,
+    service_cidrs: BTreeMap<Name, Arc<ServiceCidr>>,
     /// Lists that are under way.
     lists: BTreeMap<Kind, Vec<Object>>,
     /// Kinds that were listed once.
@@ -95,58 +61,57 @@ impl Index {
     pub fn apply(&mut self, object: Object) {
         self.work += 1;
         if !is_watched(&object) {
-            return self.remove(&object);
+            return self.remove(object.kind(), object.name());
         }
         match object {
             Object::Service(service) => {
-                let name = ServiceName::of(&service.metadata);
-                if self.services.get(&name) != Some(&service) {
-                    self.services.insert(name.clone(), service);
-                    self.touched.insert(name);
+                if self.services.get(&service.name) != Some(&service) {
+                    self.touched.insert(service.name.clone());
+                    self.services.insert(service.name.clone(), service);
                 }
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice),
+            Object::Node(node) => {
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Object::ServiceCidr(cidr) => {
+                self.service_cidrs.insert(cidr.name.clone(), cidr);
+            }
         }
     }
 
     /// An object is gone.
     pub fn delete(&mut self, object: &Object) {
         self.work += 1;
-        self.remove(object);
+        self.remove(object.kind(), object.name());
     }
 
     /// Replaces all objects of a kind. What is the same as before touches nothing.
     pub fn reset(&mut self, kind: Kind, objects: Vec<Object>) {
-        let mut gone: BTreeSet<SliceName> = match kind {
-            Kind::Service => self
-                .services
-                .keys()
-                .map(|name| (name.namespace.clone(), name.name.clone()))
-                .collect(),
+        let mut gone: BTreeSet<Name> = match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
+            Kind::Node => self.nodes.keys().cloned().collect(),
+            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
         };
         for object in objects.into_iter().filter(|object| object.kind() == kind) {
-            let key = object.key();
-            gone.remove(&(key.namespace, key.name));
+            gone.remove(object.name());
             self.apply(object);
         }
         self.work += gone.len() as u64;
-        for (namespace, name) in gone {
-            match kind {
-                Kind::Service => self.remove_service(ServiceName { namespace, name }),
-                Kind::EndpointSlice => self.remove_slice(&(namespace, name)),
-            }
+        for name in gone {
+            self.remove(kind, &name);
         }
         self.listed.insert(kind);
     }
 
-    /// Whether every kind was listed once. Before that nothing may be programmed: a Service whose slices are not known
-    /// yet would reject connections.
+    /// Whether every kind that is needed was listed once. Before that nothing may be programmed: a Service whose slices are
+    /// not known yet would reject connections.
     pub fn is_listed(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.listed.contains(kind))
+        Kind::NEEDED.iter().all(|kind| self.listed.contains(kind))
     }
 
-    /// The Services that were touched since the last call: none before every kind was listed.
+    /// The Services that were touched since the last call: none before every kind that is needed was listed.
     pub fn take_touched(&mut self) -> BTreeSet<ServiceName> {
         if self.is_listed() {
             std::mem::take(&mut self.touched)
@@ -161,7 +126,7 @@ impl Index {
     }
 
     /// The slices of a Service, by name.
-    pub fn slices(&self, name: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
+    pub fn slices(&self, name: &ServiceName) -> impl Iterator<Item = &Slice> {
         let names = self.slices_of.get(name).into_iter().flatten();
         names
             .filter_map(|name| self.slices.get(name))
@@ -173,43 +138,61 @@ impl Index {
         self.services.keys()
     }
 
+    /// The Node of that name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        let name = Name {
+            name: name.into(),
+            ..Name::default()
+        };
+        self.nodes.get(&name).map(|node| &**node)
+    }
+
+    /// The networks that cluster IPs are given from, as far as they are known.
+    pub fn service_cidrs(&self) -> BTreeSet<IpNet> {
+        let cidrs = self.service_cidrs.values();
+        cidrs.flat_map(|cidr| cidr.nets.iter().copied()).collect()
+    }
+
     /// Objects that were looked at since the start; for tests of the work that an event costs.
     pub fn work(&self) -> u64 {
         self.work
     }
 
-    fn apply_slice(&mut self, slice: Arc<EndpointSlice>) {
-        let name = slice_name(&slice);
-        if self.slices.get(&name) == Some(&slice) {
+    fn apply_slice(&mut self, slice: Arc<Slice>) {
+        if self.slices.get(&slice.name) == Some(&slice) {
             return;
         }
         // The label may name another Service than before.
-        self.remove_slice(&name);
-        if let Some(service) = service_of(&slice) {
+        self.remove(Kind::EndpointSlice, &slice.name);
+        if let Some(service) = slice.service.clone() {
             self.slices_of
                 .entry(service.clone())
                 .or_default()
-                .insert(name.clone());
+                .insert(slice.name.clone());
             self.touched.insert(service);
         }
-        self.slices.insert(name, slice);
+        self.slices.insert(slice.name.clone(), slice);
     }
 
-    fn remove(&mut self, object: &Object) {
-        match object {
-            Object::Service(service) => self.remove_service(ServiceName::of(&service.metadata)),
-            Object::EndpointSlice(slice) => self.remove_slice(&slice_name(slice)),
+    fn remove(&mut self, kind: Kind, name: &Name) {
+        match kind {
+            Kind::Service => {
+                if self.services.remove(name).is_some() {
+                    self.touched.insert(name.clone());
+                }
+            }
+            Kind::EndpointSlice => self.remove_slice(name),
+            Kind::Node => {
+                self.nodes.remove(name);
+            }
+            Kind::ServiceCidr => {
+                self.service_cidrs.remove(name);
+            }
         }
     }
 
-    fn remove_service(&mut self, name: ServiceName) {
-        if self.services.remove(&name).is_some() {
-            self.touched.insert(name);
-        }
-    }
-
-    fn remove_slice(&mut self, name: &SliceName) {
-        let Some(service) = self.slices.remove(name).and_then(|slice| service_of(&slice)) else {
+    fn remove_slice(&mut self, name: &Name) {
+        let Some(service) = self.slices.remove(name).and_then(|slice| slice.service.clone()) else {
             return;
         };
         if let Some(names) = self.slices_of.get_mut(&service) {
@@ -222,35 +205,12 @@ impl Index {
     }
 }
 
-fn slice_name(slice: &EndpointSlice) -> SliceName {
-    let name = ServiceName::of(&slice.metadata);
-    (name.namespace, name.name)
-}
-
-fn label<'a>(metadata: &'a ObjectMeta, label: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(label).map(String::as_str)
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
-    let name = label(&slice.metadata, SERVICE_NAME_LABEL)?.to_owned();
-    Some(ServiceName {
-        namespace: slice
-            .metadata
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".into()),
-        name,
-    })
-}
-
 /// The selectors that a service proxy watches with.
 fn is_watched(object: &Object) -> bool {
     match object {
-        Object::Service(service) => {
-            let cluster_ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
-            label(&service.metadata, PROXY_NAME_LABEL).is_none() && cluster_ip != Some("None")
-        }
-        Object::EndpointSlice(slice) => label(&slice.metadata, HEADLESS_LABEL).is_none(),
+        Object::Service(service) => !service.other_proxy && !service.headless,
+        Object::EndpointSlice(slice) => !slice.headless,
+        Object::Node(_) | Object::ServiceCidr(_) => true,
     }
 }
 

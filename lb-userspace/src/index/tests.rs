@@ -38,13 +38,17 @@ fn listed() -> Index {
 }
 
 fn touched(index: &mut Index) -> Vec<String> {
-    index.take_touched().into_iter().map(|name| name.name).collect()
+    index
+        .take_touched()
+        .into_iter()
+        .map(|name| name.name.to_string())
+        .collect()
 }
 
 fn slices(index: &Index, service: &str) -> Vec<String> {
     index
         .slices(&name(service))
-        .map(|slice| slice.metadata.name.clone().unwrap_or_default())
+        .map(|slice| slice.name.name.to_string())
         .collect()
 }
 

@@ -483,6 +483,7 @@ fn facts(config: &Config, inventory: &Inventory) -> NodeFacts {
         .collect();
     NodeFacts {
         name: config.node_name.clone(),
+        zone: None,
         addresses,
         own: inventory.addresses.iter().map(|(_, addr)| *addr).collect(),
     }

@@ -21,12 +21,8 @@ fn describe(event: &Event) -> String {
         let Object::Service(service) = object else {
             return object.key().to_string();
         };
-        let ip = service
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.cluster_ip.as_deref())
-            .unwrap_or("-");
-        format!("{} {ip}", object.key().name)
+        let ip = service.cluster_ips[0];
+        format!("{} {ip}", object.name().name)
     };
     match event {
         Event::Init(kind) => format!("init {kind}"),
@@ -67,13 +63,17 @@ impl Fixture {
             runtime,
         };
         assert_eq!(
-            fixture.take(5),
+            fixture.take(9),
             [
                 "init Service",
                 "init a 10.0.0.1",
                 "done Service",
                 "init EndpointSlice",
-                "done EndpointSlice"
+                "done EndpointSlice",
+                "init Node",
+                "done Node",
+                "init ServiceCIDR",
+                "done ServiceCIDR"
             ]
         );
         fixture

@@ -20,9 +20,8 @@ mod validate;
 
 use std::{fmt, sync::Arc};
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-
 pub use self::manifests::{Manifests, ManifestsError};
+use crate::objects::{Name, Node, Service, ServiceCidr, Slice};
 
 /// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,11 +30,18 @@ pub enum Kind {
     Service,
     /// discovery.k8s.io/v1 EndpointSlice.
     EndpointSlice,
+    /// v1 Node.
+    Node,
+    /// networking.k8s.io/v1 ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
-    /// All kinds, in the order in which a source lists them.
-    pub const ALL: [Self; 2] = [Self::Service, Self::EndpointSlice];
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
+
+    /// Those without which nothing can be programmed: a Service whose slices are not known would reject connections.
+    pub const NEEDED: [Self; 2] = [Self::Service, Self::EndpointSlice];
 }
 
 impl fmt::Display for Kind {
@@ -43,6 +49,8 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         })
     }
 }
@@ -53,7 +61,11 @@ pub enum Object {
     /// A Service.
     Service(Arc<Service>),
     /// An EndpointSlice.
-    EndpointSlice(Arc<EndpointSlice>),
+    EndpointSlice(Arc<Slice>),
+    /// A Node.
+    Node(Arc<Node>),
+    /// A ServiceCIDR.
+    ServiceCidr(Arc<ServiceCidr>),
 }
 
 impl Object {
@@ -62,19 +74,26 @@ impl Object {
         match self {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
         }
     }
 
-    /// What identifies the object. A missing namespace is "default", as for the API server.
+    /// Its namespace and name.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Service(service) => &service.name,
+            Self::EndpointSlice(slice) => &slice.name,
+            Self::Node(node) => &node.name,
+            Self::ServiceCidr(cidr) => &cidr.name,
+        }
+    }
+
+    /// What identifies the object.
     pub fn key(&self) -> ObjectKey {
-        let metadata = match self {
-            Self::Service(service) => &service.metadata,
-            Self::EndpointSlice(slice) => &slice.metadata,
-        };
         ObjectKey {
             kind: self.kind(),
-            namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
-            name: metadata.name.clone().unwrap_or_default(),
+            name: self.name().clone(),
         }
     }
 }
@@ -84,15 +103,13 @@ impl Object {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name, unique for the kind in the namespace.
-    pub name: String,
+    /// Its namespace and name.
+    pub name: Name,
 }
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        write!(f, "{} {}", self.kind, self.name)
     }
 }
 

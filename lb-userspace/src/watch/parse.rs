@@ -2,11 +2,16 @@
 
 use std::fmt;
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Object, validate};
+use crate::objects::Reader;
 
 /// What a text holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,31 +69,31 @@ impl fmt::Display for Note {
     }
 }
 
-/// Reads all Services and EndpointSlices of a text: any number of YAML or JSON documents, `List`s taken apart, empty
+/// Reads all Services, EndpointSlices, Nodes and ServiceCIDRs of a text: any number of YAML or JSON documents, `List`s taken apart, empty
 /// documents skipped. Names without namespace are in "default".
 ///
 /// One broken object does not hide the others; what is no YAML ends the text.
 pub fn parse(text: &str) -> Parsed {
-    let mut parsed = Parsed::default();
+    let mut parser = Parser::default();
     if text.trim_start().starts_with('{')
         && let Some(values) = json_documents(text)
     {
         for (i, value) in values.into_iter().enumerate() {
-            parsed.document(i + 1, value);
+            parser.document(i + 1, value);
         }
-        return parsed;
+        return parser.parsed;
     }
     for (i, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         match yaml_value(document) {
-            Ok(value) => parsed.document(i + 1, value),
+            Ok(value) => parser.document(i + 1, value),
             Err(error) => {
-                parsed.problem(i + 1, "", format!("not YAML: {error}"));
+                parser.problem(i + 1, "", format!("not YAML: {error}"));
                 // Past a syntax error there are no documents, only the same error again and again.
                 break;
             }
         }
     }
-    parsed
+    parser.parsed
 }
 
 /// The documents of a text that is JSON from end to end. YAML reads most JSON too, but not all of its escapes.
@@ -106,9 +111,16 @@ fn yaml_value(document: serde_yaml_ng::Deserializer<'_>) -> Result<Value, serde_
     serde_yaml_ng::from_value(yaml)
 }
 
-impl Parsed {
+/// A text that is being read.
+#[derive(Default)]
+struct Parser {
+    parsed: Parsed,
+    reader: Reader,
+}
+
+impl Parser {
     fn problem(&mut self, document: usize, field: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem {
+        self.parsed.problems.push(Problem {
             document,
             field: field.into(),
             message: message.into(),
@@ -116,7 +128,7 @@ impl Parsed {
     }
 
     fn note(&mut self, document: usize, message: String) {
-        self.notes.push(Note { document, message });
+        self.parsed.notes.push(Note { document, message });
     }
 
     fn document(&mut self, document: usize, value: Value) {
@@ -150,14 +162,16 @@ impl Parsed {
         match (version.as_str(), kind.as_str()) {
             ("v1", "Service") => self.service(document, at, value),
             ("discovery.k8s.io/v1", "EndpointSlice") => self.slice(document, at, value),
+            ("v1", "Node") => self.node(document, at, value),
+            ("networking.k8s.io/v1", "ServiceCIDR") => self.service_cidr(document, at, value),
             ("v1", "List" | "ServiceList") | ("discovery.k8s.io/v1", "EndpointSliceList") => {
                 self.list(document, at, &kind, value);
             }
-            (_, "Service" | "EndpointSlice") => {
-                let wanted = if kind == "Service" {
-                    "v1"
-                } else {
-                    "discovery.k8s.io/v1"
+            (_, "Service" | "EndpointSlice" | "Node" | "ServiceCIDR") => {
+                let wanted = match kind.as_str() {
+                    "EndpointSlice" => "discovery.k8s.io/v1",
+                    "ServiceCIDR" => "networking.k8s.io/v1",
+                    _ => "v1",
                 };
                 self.problem(
                     document,
@@ -173,7 +187,7 @@ impl Parsed {
                     .unwrap_or("?");
                 self.note(
                     document,
-                    format!("{kind} {name} ({version}) is skipped: only Service and EndpointSlice are used"),
+                    format!("{kind} {name} ({version}) is skipped: only Service, EndpointSlice, Node and ServiceCIDR are used"),
                 );
             }
         }
@@ -211,10 +225,28 @@ impl Parsed {
             return;
         };
         if self.accepted(document, at, validate::service(&mut service)) {
-            self.objects.push(Located {
-                document,
-                object: Object::Service(service.into()),
-            });
+            let object = Object::Service(self.reader.service(&service).into());
+            self.parsed.objects.push(Located { document, object });
+        }
+    }
+
+    fn node(&mut self, document: usize, at: &str, value: Value) {
+        let Some(mut node) = self.typed::<Node>(document, at, value) else {
+            return;
+        };
+        if self.accepted(document, at, validate::node(&mut node)) {
+            let object = Object::Node(self.reader.node(&node).into());
+            self.parsed.objects.push(Located { document, object });
+        }
+    }
+
+    fn service_cidr(&mut self, document: usize, at: &str, value: Value) {
+        let Some(mut cidr) = self.typed::<ServiceCIDR>(document, at, value) else {
+            return;
+        };
+        if self.accepted(document, at, validate::service_cidr(&mut cidr)) {
+            let object = Object::ServiceCidr(self.reader.service_cidr(&cidr).into());
+            self.parsed.objects.push(Located { document, object });
         }
     }
 
@@ -228,10 +260,8 @@ impl Parsed {
         if let Some(note) = validate::unused_slice(&slice) {
             self.note(document, note);
         }
-        self.objects.push(Located {
-            document,
-            object: Object::EndpointSlice(slice.into()),
-        });
+        let object = Object::EndpointSlice(self.reader.slice(&slice).into());
+        self.parsed.objects.push(Located { document, object });
     }
 
     fn typed<T: DeserializeOwned>(&mut self, document: usize, at: &str, value: Value) -> Option<T> {

@@ -121,7 +121,7 @@ fn unknown_kinds_are_skipped_with_a_note_each() {
     assert_eq!(names(&parsed), ["Service default/web"]);
     assert_eq!(
         parsed.notes[0].to_string(),
-        "document 1: Deployment web (apps/v1) is skipped: only Service and EndpointSlice are used"
+        "document 1: Deployment web (apps/v1) is skipped: only Service, EndpointSlice, Node and ServiceCIDR are used"
     );
 }
 

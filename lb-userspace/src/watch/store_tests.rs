@@ -27,11 +27,7 @@ fn ip(object: &Object) -> String {
     let Object::Service(service) = object else {
         return String::new();
     };
-    service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.cluster_ip.clone())
-        .unwrap_or_default()
+    service.cluster_ips[0].to_string()
 }
 
 #[test]

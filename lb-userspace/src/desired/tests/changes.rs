@@ -86,6 +86,7 @@ fn a_change_of_the_node_is_followed() {
     assert_eq!(node.apply([]), [""; 0]);
     node.desired.set_node(NodeFacts {
         name: "n2".into(),
+        zone: None,
         addresses: vec!["192.0.2.7".parse().unwrap()],
         own: BTreeSet::new(),
     });

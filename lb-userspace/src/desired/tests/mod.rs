@@ -6,6 +6,7 @@ mod endpoints;
 mod frontends;
 mod policies;
 mod sources;
+mod topology;
 
 use super::*;
 use crate::watch::{
@@ -22,6 +23,7 @@ struct Node {
 fn facts() -> NodeFacts {
     NodeFacts {
         name: "n1".into(),
+        zone: None,
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         own: ["192.0.2.1", "192.0.2.99", "2001:db8::1"]
             .map(|addr| addr.parse().unwrap())

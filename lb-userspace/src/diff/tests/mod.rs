@@ -30,7 +30,7 @@ fn key(name: &str, protocol: Protocol, family: Family) -> ServicePortKey {
     };
     ServicePortKey {
         service,
-        port: String::new(),
+        port: "".into(),
         protocol,
         family,
     }

@@ -4,6 +4,7 @@
 //! fills fields in (namespace, cluster IP, node port); with manifests only the namespace is filled in, the rest must be
 //! in the manifest.
 
+mod cluster;
 mod service;
 mod slice;
 
@@ -14,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::plan::Protocol;
 
 pub(super) use self::{
+    cluster::{node, service_cidr},
     service::service,
     slice::{slice, unused_slice},
 };
@@ -108,13 +110,18 @@ impl Faults {
         }
     }
 
-    /// Checks name and namespace, fills in the namespace and drops what only costs memory.
-    fn metadata(&mut self, metadata: &mut ObjectMeta, is_name: fn(&str) -> bool, rule: &str) {
+    /// Checks the name.
+    fn name(&mut self, metadata: &ObjectMeta, is_name: fn(&str) -> bool, rule: &str) {
         match metadata.name.as_deref() {
             None | Some("") => self.add("metadata.name", "missing; every object needs a name"),
             Some(name) if !is_name(name) => self.add("metadata.name", format!("{name:?} is no name; {rule}")),
             Some(_) => {}
         }
+    }
+
+    /// Checks name and namespace, fills in the namespace.
+    fn metadata(&mut self, metadata: &mut ObjectMeta, is_name: fn(&str) -> bool, rule: &str) {
+        self.name(metadata, is_name, rule);
         let namespace = metadata
             .namespace
             .take()
@@ -127,7 +134,6 @@ impl Faults {
             );
         }
         metadata.namespace = Some(namespace);
-        metadata.managed_fields = None;
     }
 }
 

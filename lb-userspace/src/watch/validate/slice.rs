@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{Fault, Faults, SUBDOMAIN_RULE, is_subdomain};
-use crate::{index::SERVICE_NAME_LABEL, plan::Family};
+use crate::{objects::SERVICE_NAME_LABEL, plan::Family};
 
 /// Checks an EndpointSlice, and fills in the namespace.
 pub(in crate::watch) fn slice(slice: &mut EndpointSlice) -> Vec<Fault> {
