@@ -78,6 +78,9 @@ pub struct RunArgs {
     /// tried in turn. It must be one that is reached without Services, for those come from it.
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     pub master: Vec<String>,
+    /// How long the API server may take to answer a request, before another connection or server is tried.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub api_timeout: String,
     /// Where programs, links and maps are pinned.
     #[command(flatten)]
     pub pins: PinArgs,

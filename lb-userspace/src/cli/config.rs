@@ -59,12 +59,14 @@ pub enum Source {
 }
 
 /// How the API server is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiServer {
     /// The file that tells; none for the service account of the pod that the agent runs in.
     pub kubeconfig: Option<PathBuf>,
     /// Its addresses (URLs), tried in turn; none for that of the file, or of the pod's environment.
     pub masters: Vec<String>,
+    /// How long it may take to answer, or to go on with a list.
+    pub timeout: Duration,
 }
 
 /// The configuration of `fairlead run`.
@@ -197,6 +199,16 @@ fn source(args: &RunArgs, in_pod: bool) -> Result<Source, ConfigError> {
     Ok(Source::Kubernetes(ApiServer {
         kubeconfig: args.kubeconfig.clone(),
         masters: args.master.clone(),
+        timeout: match duration("api-timeout", &args.api_timeout)? {
+            timeout if timeout < Duration::from_secs(1) => {
+                return Err(value(
+                    "api-timeout",
+                    &args.api_timeout,
+                    "is too short; a second is the least",
+                ));
+            }
+            timeout => timeout,
+        },
     }))
 }
 

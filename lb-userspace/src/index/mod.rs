@@ -29,9 +29,13 @@ pub struct Index {
     service_cidrs: BTreeMap<Name, Arc<ServiceCidr>>,
     /// Lists that are under way.
     lists: BTreeMap<Kind, Vec<Object>>,
-    /// Kinds that were listed once.
-    listed: BTreeSet<Kind>,
+    /// How often each kind was listed to the end.
+    listed: BTreeMap<Kind, u64>,
     touched: BTreeSet<ServiceName>,
+    /// Whether a list that takes away much is believed only when another one says the same.
+    doubting: bool,
+    /// Kinds whose last list was not believed, and whether that was told.
+    doubted: BTreeMap<Kind, bool>,
     work: u64,
 }
 
@@ -39,6 +43,16 @@ impl Index {
     /// An index that knows nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An index that does not believe a list that takes away half or more of what is known of its kind, until another list
+    /// says the same: an API server that restarts may serve a list before it knows everything. What such a list adds and
+    /// changes counts at once. [`Self::take_doubts`] tells which kinds are to be listed again.
+    pub fn doubting() -> Self {
+        Self {
+            doubting: true,
+            ..Self::default()
+        }
     }
 
     /// Takes in one event of a source.
@@ -50,10 +64,48 @@ impl Index {
             Event::InitApply(object) => self.lists.entry(object.kind()).or_default().push(object),
             Event::InitDone(kind) => {
                 let objects = self.lists.remove(&kind).unwrap_or_default();
-                self.reset(kind, objects);
+                *self.listed.entry(kind).or_default() += 1;
+                if self.doubts(kind, &objects) {
+                    self.doubted.insert(kind, false);
+                    objects.into_iter().for_each(|object| self.apply(object));
+                } else {
+                    self.doubted.remove(&kind);
+                    self.replace(kind, objects);
+                }
             }
             Event::Apply(object) => self.apply(object),
             Event::Delete(object) => self.delete(&object),
+        }
+    }
+
+    /// Whether a list is not to be believed yet.
+    fn doubts(&self, kind: Kind, objects: &[Object]) -> bool {
+        if !self.doubting || self.doubted.contains_key(&kind) {
+            return false;
+        }
+        let listed: BTreeSet<&Name> = objects.iter().map(Object::name).collect();
+        let known = self.names_of(kind);
+        let left = known.iter().filter(|name| listed.contains(name)).count();
+        !known.is_empty() && left <= known.len() / 2
+    }
+
+    /// Kinds whose last list was not believed, each once for each such list.
+    pub fn take_doubts(&mut self) -> Vec<Kind> {
+        let untold = self.doubted.iter_mut().filter(|(_, told)| !**told);
+        untold
+            .map(|(kind, told)| {
+                *told = true;
+                *kind
+            })
+            .collect()
+    }
+
+    fn names_of(&self, kind: Kind) -> BTreeSet<Name> {
+        match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slices.keys().cloned().collect(),
+            Kind::Node => self.nodes.keys().cloned().collect(),
+            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
         }
     }
 
@@ -88,12 +140,12 @@ impl Index {
 
     /// Replaces all objects of a kind. What is the same as before touches nothing.
     pub fn reset(&mut self, kind: Kind, objects: Vec<Object>) {
-        let mut gone: BTreeSet<Name> = match kind {
-            Kind::Service => self.services.keys().cloned().collect(),
-            Kind::EndpointSlice => self.slices.keys().cloned().collect(),
-            Kind::Node => self.nodes.keys().cloned().collect(),
-            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
-        };
+        *self.listed.entry(kind).or_default() += 1;
+        self.replace(kind, objects);
+    }
+
+    fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
+        let mut gone = self.names_of(kind);
         for object in objects.into_iter().filter(|object| object.kind() == kind) {
             gone.remove(object.name());
             self.apply(object);
@@ -102,13 +154,29 @@ impl Index {
         for name in gone {
             self.remove(kind, &name);
         }
-        self.listed.insert(kind);
     }
 
     /// Whether every kind that is needed was listed once. Before that nothing may be programmed: a Service whose slices are
     /// not known yet would reject connections.
     pub fn is_listed(&self) -> bool {
-        Kind::NEEDED.iter().all(|kind| self.listed.contains(kind))
+        Kind::NEEDED.iter().all(|kind| self.times_listed(*kind) > 0)
+    }
+
+    /// How often a kind was listed to the end, believed or not.
+    pub fn times_listed(&self, kind: Kind) -> u64 {
+        self.listed.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// How many cluster IP frontends the Services have, and how many endpoints the slices.
+    pub fn size(&self) -> (usize, usize) {
+        let services = self.services.values();
+        let slices = self.slices.values();
+        (
+            services
+                .map(|service| service.cluster_ips.len() * service.ports.len())
+                .sum(),
+            slices.map(|slice| slice.endpoints.len()).sum(),
+        )
     }
 
     /// The Services that were touched since the last call: none before every kind that is needed was listed.

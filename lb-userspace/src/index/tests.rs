@@ -99,6 +99,56 @@ fn a_list_counts_only_when_it_is_complete_and_then_replaces_everything() {
     assert!(index.service(&name("a")).is_none() && index.service(&name("c")).is_none());
 }
 
+fn list(index: &mut Index, names: &[&str]) {
+    index.handle(Event::Init(Kind::Service));
+    for name in names {
+        index.handle(Event::InitApply(svc(name)));
+    }
+    index.handle(Event::InitDone(Kind::Service));
+}
+
+fn services(index: &Index) -> Vec<String> {
+    index.names().map(|name| name.name.to_string()).collect()
+}
+
+#[test]
+fn a_list_that_takes_away_half_is_believed_when_the_next_one_says_the_same() {
+    let mut index = Index::doubting();
+    for kind in Kind::ALL {
+        index.reset(kind, Vec::new());
+    }
+    list(&mut index, &["a", "b", "c"]);
+    assert_eq!(index.take_doubts(), [], "nothing was known");
+    list(&mut index, &["a", "b"]);
+    assert_eq!(
+        (services(&index), index.take_doubts()),
+        (vec!["a".into(), "b".into()], vec![])
+    );
+    list(&mut index, &["b", "d"]);
+    assert_eq!(services(&index), ["a", "b", "d"], "what it adds counts at once");
+    assert_eq!(index.take_doubts(), [Kind::Service]);
+    assert_eq!(index.take_doubts(), [], "told once");
+    list(&mut index, &["b", "d"]);
+    assert_eq!(
+        (services(&index), index.take_doubts()),
+        (vec!["b".into(), "d".into()], vec![])
+    );
+    list(&mut index, &[]);
+    assert_eq!(index.take_doubts(), [Kind::Service]);
+    list(&mut index, &["b", "d"]);
+    assert_eq!(
+        (services(&index), index.take_doubts()),
+        (vec!["b".into(), "d".into()], vec![]),
+        "it was a mistake"
+    );
+    list(&mut index, &[]);
+    assert_eq!(
+        services(&index),
+        ["b", "d"],
+        "and the next one is doubted as the first was"
+    );
+}
+
 #[test]
 fn slices_are_joined_by_label_and_namespace() {
     let mut index = listed();

@@ -4,15 +4,18 @@
 //! number of [`Event::InitApply`], [`Event::InitDone`]), for each kind by itself; then single changes. A list replaces
 //! everything that was known of its kind.
 //!
-//! The source here is a folder of manifests ([`Manifests`]): [`parse`] makes objects of a text and is pure; [`store`]
-//! keeps the objects of every file and is pure; `reader` reads the folder and `follow` watches it.
+//! There are two sources: the Kubernetes API ([`Kubernetes`]), and a folder of manifests ([`Manifests`]), where [`parse`]
+//! makes objects of a text and is pure, [`store`] keeps the objects of every file and is pure, `reader` reads the folder and
+//! `follow` watches it.
 
 mod folder;
 mod follow;
+mod kubernetes;
 mod manifests;
 pub mod parse;
 mod pending;
 mod reader;
+mod source;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,7 +23,11 @@ mod validate;
 
 use std::{fmt, sync::Arc};
 
-pub use self::manifests::{Manifests, ManifestsError};
+pub use self::{
+    kubernetes::{ApiState, ConnectionError, Kubernetes, KubernetesError},
+    manifests::{Manifests, ManifestsError},
+    source::Source,
+};
 use crate::objects::{Name, Node, Service, ServiceCidr, Slice};
 
 /// The kinds of objects that are watched.

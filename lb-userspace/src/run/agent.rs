@@ -1,0 +1,208 @@
+//! The main loop.
+
+use std::time::Instant;
+
+use tokio::time::{sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use super::{
+    RETRY, RunError,
+    caution::{Adopted, Caution},
+    node::Node,
+    stop::Stop,
+};
+use crate::{
+    apply::KernelMaps,
+    cli::config::Config,
+    desired::{Desired, NodeFacts, Options},
+    diff::{Ledger, Limits, sync},
+    index::Index,
+    load::Sizes,
+    plan::Snapshot,
+    sockets::Sockets,
+    watch::{Kind, Source},
+};
+
+/// Events that are taken in before what they change is applied. A source that never stops to talk must not keep all of it
+/// from the kernel.
+const MOST_EVENTS: usize = 10_000;
+
+impl Limits {
+    fn of(sizes: &Sizes) -> Self {
+        Self {
+            max_services: sizes.services,
+            max_backends: sizes.backends,
+            max_frontends: sizes.frontends,
+            maglev_slots: sizes.maglev_slots,
+            ..Self::default()
+        }
+    }
+}
+
+/// What the main loop works with.
+pub(super) struct Agent {
+    source: Source,
+    index: Index,
+    desired: Desired,
+    ledger: Ledger,
+    maps: KernelMaps,
+    sockets: Sockets,
+    caution: Caution,
+    /// The API server has no Node of our name.
+    node_missing: bool,
+    /// When to try again what failed.
+    retry: Option<Instant>,
+}
+
+impl Agent {
+    /// An agent that goes on from what is in the kernel.
+    pub(super) fn new(
+        config: &Config,
+        source: Source,
+        node: &Node,
+        snapshot: &Snapshot,
+        maps: KernelMaps,
+        sockets: Sockets,
+    ) -> Self {
+        Self {
+            index: match source {
+                Source::Manifests(_) => Index::new(),
+                Source::Kubernetes(_) => Index::doubting(),
+            },
+            source,
+            desired: Desired::new(Options::default(), node.facts()),
+            ledger: Ledger::adopt(Limits::of(&config.sizes), snapshot),
+            maps,
+            sockets,
+            caution: Caution::new(Adopted::of(snapshot)),
+            node_missing: false,
+            retry: None,
+        }
+    }
+
+    /// Follows the source and devices until a signal comes, and returns its name. A turn of the loop deals with one
+    /// event, the change that it makes, and one device.
+    pub(super) async fn follow(
+        &mut self,
+        config: &Config,
+        node: &mut Node,
+        stop: &mut Stop,
+        begin: Instant,
+    ) -> Result<&'static str, RunError> {
+        let mut ready = false;
+        loop {
+            let wakeup = [
+                self.retry,
+                self.ledger.next_wakeup(),
+                self.caution.next_relist(),
+                Some(node.next_work()),
+            ];
+            let wakeup = wakeup.into_iter().flatten().min();
+            tokio::select! {
+                // Changes of endpoints go before new devices: connections fail meanwhile.
+                biased;
+                signal = stop.wait() => return Ok(signal),
+                event = self.source.next() => {
+                    self.index.handle(event.ok_or(RunError::SourceEnded)?);
+                    // Further changes of the same sweep are applied together with this one.
+                    tokio::select! {
+                        signal = stop.wait() => return Ok(signal),
+                        () = sleep(config.min_sync_period) => {}
+                    }
+                    for _ in 0..MOST_EVENTS {
+                        let Some(event) = self.source.try_next() else { break };
+                        self.index.handle(event);
+                    }
+                }
+                changed = node.changed() => changed?,
+                () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
+            }
+            self.caution.relist(&self.source, Instant::now());
+            self.set_node(config, node);
+            self.update();
+            if node.work(config).await {
+                if let Err(failure) = self.maps.set_sources(&node.sources()) {
+                    error!("{failure}; packets to other nodes may be dropped");
+                }
+                self.sockets.follow_pods(node.pod_namespaces());
+                if let Err(failure) = self.maps.set_uplinks(&node.uplinks()) {
+                    error!("{failure}; XDP may leave packets to tc");
+                }
+                self.set_node(config, node);
+                self.update();
+            }
+            if !ready && self.caution.has_listed() && node.is_started() {
+                ready = true;
+                self.tell_ready(config, node, begin);
+            }
+        }
+    }
+
+    /// Takes in what is known of the node: its addresses by its devices, its zone by its Node object.
+    fn set_node(&mut self, config: &Config, node: &Node) {
+        let object = self.index.node(&config.node_name);
+        let is_missing = object.is_none()
+            && matches!(self.source, Source::Kubernetes(_))
+            && self.index.times_listed(Kind::Node) > 0;
+        if is_missing && !self.node_missing {
+            warn!(
+                node = config.node_name,
+                "the API server has no Node of that name: no endpoint is local, and hints for zones are not followed; name \
+                 the node with --hostname-override or NODE_NAME"
+            );
+        }
+        let zone = object.and_then(|node| node.zone.clone());
+        self.node_missing = is_missing;
+        self.desired.set_node(NodeFacts { zone, ..node.facts() });
+    }
+
+    fn tell_ready(&self, config: &Config, node: &Node, begin: Instant) {
+        let usage = self.ledger.usage();
+        info!(
+            node = config.node_name,
+            services = usage.services,
+            frontends = usage.frontends,
+            backends = usage.backends,
+            maglev_bytes = usage.table_slots * 4,
+            devices = node.attached(),
+            ms = begin.elapsed().as_millis() as u64,
+            "fairlead is ready"
+        );
+    }
+
+    /// Works out what is desired now and brings the kernel to it.
+    fn update(&mut self) {
+        let begin = Instant::now();
+        self.caution.doubt(&self.index.take_doubts(), begin);
+        if !self.caution.may_apply(&self.index, &self.source, begin) {
+            return;
+        }
+        if let Some(update) = self.desired.update(&mut self.index) {
+            for notice in &update.notices {
+                notice.log();
+            }
+            self.ledger.apply(update.changes);
+        }
+        let report = sync(&mut self.ledger, &mut self.maps, Instant::now);
+        if report.freed > 0 {
+            self.sockets.endpoints_left();
+        }
+        for limit in &report.errors {
+            error!("{limit}");
+        }
+        for (op, failure) in &report.failures {
+            error!(?op, "{failure}; trying again");
+        }
+        self.retry = (!report.failures.is_empty()).then(|| Instant::now() + RETRY);
+        if report.applied > 0 {
+            let usage = self.ledger.usage();
+            info!(
+                operations = report.applied,
+                services = usage.services,
+                backends = usage.backends,
+                us = begin.elapsed().as_micros() as u64,
+                "synced"
+            );
+        }
+    }
+}
