@@ -107,12 +107,12 @@ pub fn cluster_set(known: &BTreeMap<EndpointAddr, Known>) -> BTreeMap<EndpointAd
             .map(|(addr, known)| (*addr, Endpoint { local: known.local }))
             .collect()
     };
-    let near = topology::choose(
-        known
-            .values()
-            .filter(|known| known.ready)
-            .map(|known| known.hinted),
-    );
+    let hints: Vec<Hinted> = known
+        .values()
+        .filter(|known| known.ready)
+        .map(|known| known.hinted)
+        .collect();
+    let near = topology::choose(&hints);
     let ready = those(&|known| known.ready && near.allows(known.hinted));
     if ready.is_empty() {
         those(&|known| known.serving && known.terminating)

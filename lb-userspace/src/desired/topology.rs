@@ -52,10 +52,10 @@ impl Near {
 }
 
 /// Chooses by the hints of all ready endpoints.
-pub(super) fn choose(ready: &(impl Iterator<Item = Hinted> + Clone)) -> Near {
+pub(super) fn choose(ready: &[Hinted]) -> Near {
     let all_say_and_one_fits = |hint: fn(Hinted) -> Option<bool>| {
-        ready.clone().all(|hinted| hint(hinted).is_some())
-            && ready.clone().any(|hinted| hint(hinted) == Some(true))
+        ready.iter().all(|hinted| hint(*hinted).is_some())
+            && ready.iter().any(|hinted| hint(*hinted) == Some(true))
     };
     if all_say_and_one_fits(|hinted| hinted.node) {
         Near::Node
