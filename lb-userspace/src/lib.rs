@@ -12,7 +12,7 @@
 //! - [`apply`]: carries them out on the kernel's maps.
 //!
 //! Beside that path: [`run`] is the main loop, [`devices`] and [`attach`] bring the programs to where packets pass,
-//! [`sockets`] looks after sockets that were sent to endpoints, [`load`], [`pins`], [`probe`], [`snat_ports`] and [`sys`]
+//! [`sockets`] looks after sockets that were sent to endpoints, [`load`], [`pins`], [`probe`], [`snat_ports`], [`init`] and [`sys`]
 //! deal with the kernel, [`cli`] with the user.
 
 pub mod apply;
@@ -26,6 +26,7 @@ pub mod devices;
 pub mod diff;
 pub mod flows;
 pub mod index;
+pub mod init;
 pub mod load;
 pub mod logging;
 pub mod object;

@@ -13,6 +13,9 @@ pub enum Format {
     Json,
 }
 
+/// How much is logged unless told otherwise.
+pub const DEFAULT: &str = "info";
+
 /// Starts logging. `RUST_LOG` goes before `level`, which is a level or a filter in the syntax of tracing-subscriber.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -11,33 +12,90 @@ use clap::Parser as _;
 use lb_userspace::{
     cleanup,
     cli::{
-        args::{Cli, Command, LogFormat, PinArgs},
+        LoadError, Loaded,
+        args::{Cli, Command, ConfigArgs, LogFormat, PinArgs, RunArgs},
         config::Config,
+        environment::Environment,
+        file, load,
     },
     devices::Devices,
-    logging, probe, run,
+    init, logging, probe, run,
     status::{self, StatusError},
 };
+use tracing::warn;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let format = match cli.log_format {
-        LogFormat::Text => logging::Format::Text,
-        LogFormat::Json => logging::Format::Json,
+    let Cli {
+        command,
+        log_format,
+        log_level,
+    } = Cli::parse();
+    let logs = (log_format, log_level);
+    let result = match command {
+        Command::Run(args) => return run(*args, logs),
+        Command::Config(args) => return show_config(*args, logs),
+        Command::Cleanup(args) => start_logging(logs).map(|()| clean_up(&args.bpffs)),
+        Command::Status(args) => start_logging(logs).map(|()| show_status(&args)),
     };
-    if let Err(problem) = logging::start(format, &cli.log_level) {
+    result.map_or_else(|code| code, end)
+}
+
+/// The flags of every command.
+type Logs = (Option<LogFormat>, Option<String>);
+
+/// Starts logging. As clap does, what is wrong with a flag ends the program with 2.
+fn start_logging((format, level): Logs) -> Result<(), ExitCode> {
+    let format = match format {
+        None | Some(LogFormat::Text) => logging::Format::Text,
+        Some(LogFormat::Json) => logging::Format::Json,
+    };
+    logging::start(format, level.as_deref().unwrap_or(logging::DEFAULT)).map_err(|problem| {
         eprintln!("fairlead: {problem}");
-        return ExitCode::from(2);
+        ExitCode::from(2)
+    })
+}
+
+/// The configuration of a command line. Logs, which it configures too, are started, and what has no effect is told.
+fn load_config(mut args: ConfigArgs, logs: Logs, environment: &Environment) -> Result<Config, ExitCode> {
+    (args.settings.log_format, args.settings.log_level) = logs;
+    let Loaded { config, notices } = load(&args, environment).map_err(|error: LoadError| fail(&error, 2))?;
+    start_logging((Some(config.log_format), Some(config.log_level.clone())))?;
+    for notice in &notices {
+        warn!("{notice}");
     }
-    let result = match cli.command {
-        Command::Run(args) => match Config::new(&args) {
-            Ok(config) => run_agent(&config),
-            // As clap does for arguments that it refuses itself.
-            Err(error) => return fail(&error, 2),
-        },
-        Command::Cleanup(args) => clean_up(&args),
-        Command::Status(args) => show_status(&args),
+    Ok(config)
+}
+
+fn run(args: RunArgs, logs: Logs) -> ExitCode {
+    let environment = Environment::read();
+    let config = match load_config(args.config, logs, &environment) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
+    let result = if args.cleanup {
+        clean_up(&config.bpffs)
+    } else if args.init_only {
+        initialise(&config)
+    } else if let Err(error) = config.check_source(&environment) {
+        return fail(&error, 2);
+    } else {
+        run_agent(&config)
+    };
+    end(result)
+}
+
+fn show_config(args: ConfigArgs, logs: Logs) -> ExitCode {
+    let config = match load_config(args, logs, &Environment::read()) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let shown = file::write(&config.settings())
+        .map_err(anyhow::Error::from)
+        .and_then(|text| Ok(quiet_if_closed(write!(io::stdout(), "{text}"))?));
+    end(shown)
+}
+
+fn end(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref(), 1),
@@ -75,8 +133,15 @@ fn run_agent(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Does what needs most privileges, and says what that was.
+fn initialise(config: &Config) -> Result<()> {
+    let done = init::run(config)?;
+    quiet_if_closed(writeln!(io::stdout(), "{done}"))?;
+    Ok(())
+}
+
 /// Removes what an agent left; clsact filters are looked for on every device.
-fn clean_up(args: &PinArgs) -> Result<()> {
+fn clean_up(bpffs: &Path) -> Result<()> {
     probe::check_privileges()?;
     let removed = runtime()?.block_on(async {
         let inventory = Devices::start()?.inventory().await?;
@@ -85,14 +150,14 @@ fn clean_up(args: &PinArgs) -> Result<()> {
             .into_values()
             .map(|device| (device.index, device.name))
             .collect();
-        anyhow::Ok(cleanup::run(&args.bpffs, &devices).await?)
+        anyhow::Ok(cleanup::run(bpffs, &devices).await?)
     })?;
     let text = format!(
         "removed {} links, {} programs and {} maps from {}, and filters from {} devices",
         removed.links,
         removed.programs,
         removed.maps,
-        args.bpffs.display(),
+        bpffs.display(),
         removed.filtered_devices
     );
     quiet_if_closed(writeln!(io::stdout(), "{text}"))?;

@@ -8,6 +8,7 @@ fn fairlead(arguments: &[&str]) -> Output {
         .args(arguments)
         .env_remove("RUST_LOG")
         .env_remove("NODE_NAME")
+        .env_remove("KUBECONFIG")
         .env_remove("KUBERNETES_SERVICE_HOST")
         .output()
         .expect("the agent's binary runs")
@@ -24,7 +25,7 @@ fn stderr(output: &Output) -> String {
 #[test]
 fn every_command_has_help_with_an_example() {
     let help = stdout(&fairlead(&["--help"]));
-    for command in ["run", "cleanup", "status"] {
+    for command in ["run", "config", "cleanup", "status"] {
         assert!(help.contains(command), "{help}");
         let output = fairlead(&[command, "--help"]);
         let help = stdout(&output);
@@ -92,6 +93,64 @@ fn what_is_missing_is_one_line_with_exit_code_1() {
         for word in words {
             assert!(error.contains(word), "{arguments:?}: {error}");
         }
+    }
+}
+
+/// A file in a folder of its own.
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, text).expect("written");
+    let name = path.display().to_string();
+    (folder, name)
+}
+
+#[test]
+fn what_config_prints_is_a_file_that_gives_the_same() {
+    let flags = [
+        "config",
+        "--cgroup=/c",
+        "--master=https://192.0.2.1:6443",
+        "--udp-timeout=7s",
+    ];
+    let first = fairlead(&flags);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let printed = stdout(&first);
+    assert!(
+        printed.starts_with("apiVersion: fairlead.dev/v1alpha1\nkind: FairleadConfiguration\n"),
+        "{printed}"
+    );
+    assert!(printed.contains("udpTimeout: 7s"), "{printed}");
+    let (_folder, path) = file(&printed);
+    let again = fairlead(&["config", "--config", &path]);
+    assert_eq!(stdout(&again), printed, "{}", stderr(&again));
+}
+
+#[test]
+fn a_file_of_kube_proxy_is_translated_and_what_has_no_effect_is_told_once() {
+    let (_folder, path) = file(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+         clientConnection: {kubeconfig: /k}\nmode: ipvs\n",
+    );
+    let output = fairlead(&["config", "--cgroup=/c", "--config", &path, "--oom-score-adj=-999"]);
+    let (printed, log) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{log}");
+    assert!(printed.contains("kubeconfig: /k"), "{printed}");
+    for name in ["mode", "--oom-score-adj"] {
+        assert_eq!(log.matches(&format!("{name} has no effect")).count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_is_one_line_with_exit_code_2() {
+    let (_folder, path) =
+        file("apiVersion: fairlead.dev/v1alpha1\nkind: FairleadConfiguration\nmaxFlow: 1\n");
+    for command in ["run", "config"] {
+        let output = fairlead(&[command, "--config", &path]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains(&path) && error.contains("maxFlow"), "{error}");
     }
 }
 

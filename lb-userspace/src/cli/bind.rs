@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 /// An address and port to listen on.
@@ -10,6 +10,15 @@ use std::{
 pub struct Bind(SocketAddr);
 
 impl Bind {
+    /// Where kube-proxy answers health checks unless told otherwise.
+    pub const HEALTHZ: Self = Self::v4(Ipv4Addr::UNSPECIFIED, 10_256);
+    /// Where kube-proxy answers for its metrics unless told otherwise.
+    pub const METRICS: Self = Self::v4(Ipv4Addr::LOCALHOST, 10_249);
+
+    const fn v4(addr: Ipv4Addr, port: u16) -> Self {
+        Self(SocketAddr::V4(SocketAddrV4::new(addr, port)))
+    }
+
     /// Reads kube-proxy's notation: `ADDRESS:PORT`, or the address alone, which takes `default_port`. An IPv6 address
     /// with a port stands in brackets. None if it is neither.
     pub fn parse(text: &str, default_port: u16) -> Option<Self> {

@@ -66,6 +66,11 @@ impl Pattern {
         Self(pattern.into())
     }
 
+    /// The pattern as it was written.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the whole of `name` fits.
     pub fn matches(&self, name: &str) -> bool {
         fn fits(pattern: &[u8], name: &[u8]) -> bool {

@@ -46,6 +46,18 @@ impl XdpRules {
             .map(Self)
     }
 
+    /// The rules as texts that [`Self::parse`] reads.
+    pub fn texts(&self) -> Vec<String> {
+        let text = |(pattern, rule): &(Pattern, XdpRule)| {
+            let mode = match rule {
+                XdpRule::Auto => "auto",
+                XdpRule::Fixed(mode) => mode.name(),
+            };
+            format!("{}={mode}", pattern.text())
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// Whether a device may come to have that mode: programs for other modes need not be loaded.
     pub fn may_choose(&self, mode: XdpMode) -> bool {
         let all = Pattern::new("*");

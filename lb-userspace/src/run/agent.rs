@@ -64,13 +64,16 @@ impl Agent {
         maps: KernelMaps,
         sockets: Sockets,
     ) -> Self {
+        let options = Options {
+            external_ips: config.external_ips,
+        };
         Self {
             index: match source {
                 Source::Manifests(_) => Index::new(),
                 Source::Kubernetes(_) => Index::doubting(),
             },
             source,
-            desired: Desired::new(Options::default(), node.facts()),
+            desired: Desired::new(options, node.facts()),
             ledger: Ledger::adopt(Limits::of(&config.sizes), snapshot),
             maps,
             sockets,
