@@ -5,6 +5,7 @@ pub mod bpffs;
 pub mod budget;
 pub mod flow_tables;
 pub mod fuzz;
+pub mod http;
 pub mod manifests;
 pub mod matrix;
 pub mod namespace;

@@ -13,7 +13,7 @@
 //!
 //! Beside that path: [`run`] is the main loop, [`devices`] and [`attach`] bring the programs to where packets pass,
 //! [`sockets`] looks after sockets that were sent to endpoints, [`load`], [`pins`], [`probe`], [`snat_ports`], [`init`] and [`sys`]
-//! deal with the kernel, [`cli`] with the user.
+//! deal with the kernel, [`cli`] with the user. [`telemetry`] tells how the agent is: [`health`].
 
 pub mod apply;
 pub mod attach;
@@ -25,6 +25,7 @@ pub mod desired;
 pub mod devices;
 pub mod diff;
 pub mod flows;
+pub mod health;
 pub mod index;
 pub mod init;
 pub mod load;
@@ -39,4 +40,5 @@ pub mod snat_ports;
 pub mod sockets;
 pub mod status;
 pub mod sys;
+pub mod telemetry;
 pub mod watch;

@@ -227,6 +227,22 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The family that the operation is for; none if it does not say.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::PutBackend { index: _, slot } => Some(Family::of(slot.addr)),
+            Self::FreeBackend { family, .. } => Some(*family),
+            Self::WriteTable { .. } | Self::PutService { .. } => None,
+            Self::PutFrontend { frontend, .. } | Self::DeleteFrontend { frontend } => {
+                Some(Family::of(frontend.addr))
+            }
+            Self::PutRange { range, .. } | Self::DeleteRange { range, .. } => Some(Family::of(range.addr())),
+            Self::PutAddress { addr, .. } | Self::DeleteAddress { addr } => Some(Family::of(*addr)),
+        }
+    }
+}
+
 /// Whatever can carry out a plan: the kernel's maps, or a model of them in tests.
 pub trait Dataplane {
     /// Why an operation failed.

@@ -18,6 +18,7 @@ mod stop;
 use std::time::{Duration, Instant};
 
 use lb_common::{abi::XdpMode, datapath::Role};
+use serde_json::json;
 use thiserror::Error;
 use tracing::info;
 
@@ -31,11 +32,13 @@ use crate::{
     cli::config::{self, Config},
     devices::{DeviceError, XdpRules},
     flows::{Collector, FlowsError, monotonic_ns},
+    health::Serving,
     load::{self, Knobs, LoadError, ServiceCidrs},
     object::{self, NoObject},
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
     sockets::{Sockets, SocketsError},
+    telemetry::{Binds, Telemetry},
     watch::{Kubernetes, KubernetesError, Manifests, ManifestsError, Source},
 };
 
@@ -78,6 +81,9 @@ pub enum RunError {
     /// Sockets cannot be looked after.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    /// Nobody could ask how the agent is.
+    #[error("start the thread that answers probes: {0}")]
+    Telemetry(#[source] std::io::Error),
     /// Signals cannot be caught.
     #[error("catch signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -110,7 +116,8 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let object = object::bytes()?;
     let pins = PinFolder::open(&config.bpffs)?;
     let adopted = pins.holds_maps();
-    let (mut agent, mut node) = match start(config, &features, object, &pins, source).await {
+    let telemetry = start_telemetry(config, &source)?;
+    let (mut agent, mut node) = match start(config, &features, object, &pins, source, telemetry).await {
         Ok(started) => started,
         Err(error) => {
             if !adopted {
@@ -128,6 +135,21 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
+/// From here on it is answered who asks how the agent is.
+fn start_telemetry(config: &Config, source: &Source) -> Result<Telemetry, RunError> {
+    let telemetry = Telemetry::new(json!({"fairlead.dev": config.settings()}));
+    let binds = Binds {
+        healthz: config.healthz_bind_address,
+        metrics: config.metrics_bind_address,
+    };
+    let api = match source {
+        Source::Kubernetes(api) => Some(api.state()),
+        Source::Manifests(_) => None,
+    };
+    telemetry.start(binds, api).map_err(RunError::Telemetry)?;
+    Ok(telemetry)
+}
+
 /// All that can fail of the start.
 async fn start(
     config: &Config,
@@ -135,6 +157,7 @@ async fn start(
     object: &[u8],
     pins: &PinFolder,
     source: Source,
+    telemetry: Telemetry,
 ) -> Result<(Agent, Node), RunError> {
     let attacher = Attacher::new(pins, features.tcx && !config.no_tcx, features.xdp_pieces);
     attacher.check_namespace()?;
@@ -155,6 +178,7 @@ async fn start(
             frontends = snapshot.frontends.len(),
             "going on from what is pinned"
         );
+        telemetry.serving(Serving::Pinned);
     }
     let mut node = Node::start(config, bpf, attacher).await?;
     node.attach_cgroup(config, pins)?;
@@ -163,7 +187,7 @@ async fn start(
     maps.set_sources(&node.sources())?;
     maps.set_uplinks(&node.uplinks())?;
     Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?.start(&pins.maps(), config.snat_ports)?;
-    let agent = Agent::new(config, source, &node, &snapshot, maps, sockets);
+    let agent = Agent::new(config, source, &node, &snapshot, maps, sockets, telemetry);
     Ok((agent, node))
 }
 

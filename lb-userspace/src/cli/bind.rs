@@ -30,8 +30,7 @@ impl Bind {
         (addr.port() != 0).then_some(Self(addr))
     }
 
-    /// The address and port. `[::]` means every address of both IP versions, as it does for kube-proxy; `0.0.0.0` those
-    /// of IPv4.
+    /// The address and port. `0.0.0.0` and `[::]` both mean every address of both IP versions, as they do for kube-proxy.
     pub const fn addr(self) -> SocketAddr {
         self.0
     }

@@ -8,6 +8,7 @@
 mod claims;
 pub mod endpoints;
 pub mod frontends;
+mod health;
 mod notice;
 mod policies;
 mod sources;
@@ -30,6 +31,7 @@ pub use self::{
     topology::Hinted,
 };
 use crate::{
+    health::{HealthCheck, HealthChecks},
     index::{Index, ServiceName},
     objects::Service,
     plan::{Family, FrontendAddr, FrontendFlags, FrontendKind, Protocol},
@@ -119,6 +121,8 @@ pub struct Update {
     pub changes: Vec<Change>,
     /// What there is to tell, each thing once for as long as it is true.
     pub notices: Vec<Notice>,
+    /// Whether [`Desired::health_checks`] are others than before.
+    pub health_checks: bool,
 }
 
 /// What is known of this node.
@@ -169,6 +173,7 @@ pub struct Desired {
     claims: Claims,
     /// What was told last, without the service ports that have no frontend.
     told: BTreeMap<ServicePortKey, ServicePort>,
+    health_checks: HealthChecks,
     /// Everything is to be worked out anew.
     all: bool,
 }
@@ -183,6 +188,7 @@ impl Desired {
             keys: BTreeMap::new(),
             claims: Claims::default(),
             told: BTreeMap::new(),
+            health_checks: HealthChecks::new(),
             all: true,
         }
     }
@@ -210,10 +216,11 @@ impl Desired {
         let mut affected = BTreeSet::new();
         let mut contested = BTreeMap::new();
         for name in touched {
-            let ports = index
+            let (ports, checks) = index
                 .service(&name)
                 .map(|service| self.work_out(index, &name, service))
                 .unwrap_or_default();
+            update.health_checks |= self.replace_health_checks(&name, checks);
             self.replace(&name, ports, &mut affected, &mut contested);
         }
         for (frontend, before) in contested {
@@ -226,14 +233,15 @@ impl Desired {
         Some(update)
     }
 
-    /// The service ports of a Service.
+    /// The service ports of a Service, and its health checks.
     fn work_out(
         &self,
         index: &Index,
         name: &ServiceName,
         service: &Service,
-    ) -> BTreeMap<ServicePortKey, Port> {
+    ) -> (BTreeMap<ServicePortKey, Port>, BTreeMap<Family, HealthCheck>) {
         let mut ports = BTreeMap::new();
+        let mut checked: BTreeMap<Family, BTreeSet<IpAddr>> = BTreeMap::new();
         for port in frontends::of_service(service, &self.facts, self.options) {
             let key = ServicePortKey {
                 service: name.clone(),
@@ -248,6 +256,10 @@ impl Desired {
                 key.family,
                 &self.facts,
             );
+            if service.health_check_port.is_some() {
+                let counted = checked.entry(key.family).or_default();
+                counted.extend(health::local_ready(&known));
+            }
             let policies = policies::of_service(service);
             let any = policies.internal_local || policies.external_local;
             let balancer = port.frontends.iter();
@@ -270,7 +282,34 @@ impl Desired {
                 local,
             });
         }
-        ports
+        (ports, health::checks(service, &checked))
+    }
+
+    /// Puts new health checks in the place of a Service's former ones; says whether that changes any.
+    fn replace_health_checks(
+        &mut self,
+        name: &ServiceName,
+        mut checks: BTreeMap<Family, HealthCheck>,
+    ) -> bool {
+        let mut changed = false;
+        for family in Family::ALL {
+            let key = (name.clone(), family);
+            changed |= match checks.remove(&family) {
+                Some(check) => self.health_checks.insert(key, check) != Some(check),
+                None => self.health_checks.remove(&key).is_some(),
+            };
+        }
+        changed
+    }
+
+    /// The health checks that load balancers ask for, of all Services.
+    pub fn health_checks(&self) -> &HealthChecks {
+        &self.health_checks
+    }
+
+    /// The addresses that node ports are served on.
+    pub fn node_port_addresses(&self) -> &[IpAddr] {
+        &self.facts.addresses
     }
 
     /// Puts new service ports in the place of a Service's former ones. Adds the service ports that this may change to

@@ -16,10 +16,12 @@ use crate::{
     cli::config::Config,
     desired::{Desired, NodeFacts, Options},
     diff::{Ledger, Limits, sync},
+    health::{NodeState, Serving},
     index::Index,
     load::Sizes,
     plan::Snapshot,
     sockets::Sockets,
+    telemetry::{SyncReport, Telemetry},
     watch::{Kind, Source},
 };
 
@@ -47,6 +49,7 @@ pub(super) struct Agent {
     ledger: Ledger,
     maps: KernelMaps,
     sockets: Sockets,
+    telemetry: Telemetry,
     caution: Caution,
     /// The API server has no Node of our name.
     node_missing: bool,
@@ -63,6 +66,7 @@ impl Agent {
         snapshot: &Snapshot,
         maps: KernelMaps,
         sockets: Sockets,
+        telemetry: Telemetry,
     ) -> Self {
         let options = Options {
             external_ips: config.external_ips,
@@ -77,6 +81,7 @@ impl Agent {
             ledger: Ledger::adopt(Limits::of(&config.sizes), snapshot),
             maps,
             sockets,
+            telemetry,
             caution: Caution::new(Adopted::of(snapshot)),
             node_missing: false,
             retry: None,
@@ -106,6 +111,7 @@ impl Agent {
                 biased;
                 signal = stop.wait() => return Ok(signal),
                 event = self.source.next() => {
+                    self.telemetry.queued();
                     self.index.handle(event.ok_or(RunError::SourceEnded)?);
                     // Further changes of the same sweep are applied together with this one.
                     tokio::select! {
@@ -120,6 +126,7 @@ impl Agent {
                 changed = node.changed() => changed?,
                 () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
             }
+            self.telemetry.turn();
             self.caution.relist(&self.source, Instant::now());
             self.set_node(config, node);
             self.update();
@@ -133,6 +140,7 @@ impl Agent {
                 }
                 self.set_node(config, node);
                 self.update();
+                self.tell_health_checks();
             }
             if !ready && self.caution.has_listed() && node.is_started() {
                 ready = true;
@@ -144,9 +152,12 @@ impl Agent {
     /// Takes in what is known of the node: its addresses by its devices, its zone by its Node object.
     fn set_node(&mut self, config: &Config, node: &Node) {
         let object = self.index.node(&config.node_name);
-        let is_missing = object.is_none()
-            && matches!(self.source, Source::Kubernetes(_))
-            && self.index.times_listed(Kind::Node) > 0;
+        let is_known =
+            matches!(self.source, Source::Kubernetes(_)) && self.index.times_listed(Kind::Node) > 0;
+        if is_known {
+            self.telemetry.node(NodeState::of(object));
+        }
+        let is_missing = object.is_none() && is_known;
         if is_missing && !self.node_missing {
             warn!(
                 node = config.node_name,
@@ -157,6 +168,11 @@ impl Agent {
         let zone = object.and_then(|node| node.zone.clone());
         self.node_missing = is_missing;
         self.desired.set_node(NodeFacts { zone, ..node.facts() });
+    }
+
+    fn tell_health_checks(&self) {
+        let (checks, addresses) = (self.desired.health_checks(), self.desired.node_port_addresses());
+        self.telemetry.health_checks(checks, addresses);
     }
 
     fn tell_ready(&self, config: &Config, node: &Node, begin: Instant) {
@@ -180,9 +196,13 @@ impl Agent {
         if !self.caution.may_apply(&self.index, &self.source, begin) {
             return;
         }
+        self.telemetry.serving(Serving::Current);
         if let Some(update) = self.desired.update(&mut self.index) {
             for notice in &update.notices {
                 notice.log();
+            }
+            if update.health_checks {
+                self.tell_health_checks();
             }
             self.ledger.apply(update.changes);
         }
@@ -196,6 +216,9 @@ impl Agent {
         for (op, failure) in &report.failures {
             error!(?op, "{failure}; trying again");
         }
+        self.telemetry.sync_end(&SyncReport {
+            failed: report.failures.iter().map(|(op, _)| op.family()).collect(),
+        });
         self.retry = (!report.failures.is_empty()).then(|| Instant::now() + RETRY);
         if report.applied > 0 {
             let usage = self.ledger.usage();

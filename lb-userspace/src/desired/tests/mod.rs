@@ -4,6 +4,7 @@ mod changes;
 mod claims;
 mod endpoints;
 mod frontends;
+mod health;
 mod policies;
 mod sources;
 mod topology;

@@ -1,0 +1,177 @@
+//! What probes and load balancers are told.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, ensure};
+use lb_testkit::{Host, Lab, Wiring};
+use lb_tests::{
+    agent::{Agent, Folder, eventually},
+    http::get,
+    manifests::Manifest,
+    stage::{Stage, at},
+};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// How soon a change must be told; a machine may be slow.
+const SOON: Duration = Duration::from_secs(20);
+const HEALTHZ: u16 = 10_256;
+const METRICS: u16 = 10_249;
+/// The health check port of the service `web`.
+const CHECK: u16 = 32_100;
+
+fn addresses(node: &Host, port: u16) -> [SocketAddr; 2] {
+    [at(node.v4, port), at(node.v6, port)]
+}
+
+#[test]
+fn probes_are_answered_over_both_families_and_operators_on_the_node_alone() {
+    probes().unwrap();
+}
+
+fn probes() -> Result<()> {
+    let stage = Stage::new(Wiring::Routed)?;
+    let node = stage.lab.node(1);
+    for addr in addresses(node, HEALTHZ) {
+        let answer = get(stage.lab.client(), addr, "/healthz")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let body = answer.json()?;
+        ensure!(
+            body["healthy"] == true && body["serving"] == "current",
+            "{answer:?}"
+        );
+        ensure!(body["status"]["IPv4"]["healthy"] == true, "{answer:?}");
+        ensure!(get(stage.lab.client(), addr, "/livez")?.status == 200);
+    }
+    let local: SocketAddr = format!("127.0.0.1:{METRICS}").parse()?;
+    ensure!(get(node, local, "/proxyMode")?.body == "fairlead");
+    let configuration = get(node, local, "/configz")?.json()?;
+    ensure!(
+        configuration["fairlead.dev"]["hostnameOverride"] == node.name,
+        "{configuration}"
+    );
+    for addr in addresses(node, METRICS) {
+        ensure!(
+            get(stage.lab.client(), addr, "/configz").is_err(),
+            "{addr} is for the node alone"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_health_check_port_tells_each_nodes_ready_endpoints_by_family() {
+    health_checks().unwrap();
+}
+
+fn health_checks() -> Result<()> {
+    let stage = Stage::new(Wiring::Routed)?;
+    let lab = &stage.lab;
+    let check = format!("healthCheckNodePort: {CHECK}");
+    let web = stage
+        .web
+        .clone()
+        .balancer(&["198.51.100.7", "2001:db8:51::7"])
+        .with("externalTrafficPolicy: Local")
+        .with(&check);
+    let expect = |node: usize, endpoints: u64| -> Result<()> {
+        for addr in addresses(lab.node(node), CHECK) {
+            eventually(SOON, || {
+                let answer = get(lab.client(), addr, "/any/path")?;
+                let told = (answer.status, answer.json()?);
+                let status = if endpoints > 0 { 200 } else { 503 };
+                let body = json!({
+                    "service": {"namespace": "default", "name": "web"},
+                    "localEndpoints": endpoints,
+                    "serviceProxyHealthy": true,
+                });
+                ensure!(told == (status, body), "{answer:?}");
+                let weight = endpoints.to_string();
+                ensure!(
+                    answer.header("x-load-balancing-endpoint-weight") == Some(weight.as_str()),
+                    "{answer:?}"
+                );
+                ensure!(
+                    answer.header("x-content-type-options") == Some("nosniff"),
+                    "{answer:?}"
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
+    };
+    stage.folder.write("web.yaml", &web.yaml())?;
+    expect(1, 1)?;
+    expect(2, 1)?;
+    // An endpoint that terminates still serves, but load balancers are to look elsewhere.
+    stage
+        .folder
+        .write("web.yaml", &web.clone().terminating(lab.pod(2, 1)).yaml())?;
+    expect(2, 0)?;
+    expect(1, 1)?;
+    let two = web.endpoint(lab.pod(1, 3), "node1");
+    stage.folder.write("web.yaml", &two.yaml())?;
+    expect(1, 2)?;
+    // The policy Cluster asks for no health check: the port is closed.
+    stage.folder.write("web.yaml", &stage.web.yaml())?;
+    for addr in addresses(lab.node(1), CHECK) {
+        eventually(SOON, || {
+            ensure!(get(lab.client(), addr, "/").is_err(), "{addr} is still open");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_remedy_and_had_when_it_is_free() {
+    taken().unwrap();
+}
+
+fn taken() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let folder = Folder::new(&lab)?;
+    folder.write("web.yaml", &Manifest::new("web", 10).port(80, 8080, None).yaml())?;
+    let node = lab.node(1);
+    let addr = at(node.v4, HEALTHZ);
+    let holder = node.run(|| std::net::TcpListener::bind(("::", HEALTHZ)))??;
+    let mut agent = Agent::start(&lab, 1, folder.path())?;
+    agent.process().wait_for("--healthz-bind-address", SOON)?;
+    drop(holder);
+    eventually(SOON, || {
+        ensure!(get(node, addr, "/livez")?.status == 200);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_goes_on_from_what_is_pinned_says_so() {
+    pinned().unwrap();
+}
+
+fn pinned() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let folder = Folder::new(&lab)?;
+    let web = Manifest::new("web", 10).port(80, 8080, None);
+    folder.write("web.yaml", &web.yaml())?;
+    let node = lab.node(1);
+    let addr = at(node.v4, HEALTHZ);
+    let mut agent = Agent::start(&lab, 1, folder.path())?;
+    agent.process().signal(Signal::TERM)?;
+    ensure!(agent.process().wait(SOON)?.success());
+    folder.write("web.yaml", "kind: nonsense")?;
+    let _agent = Agent::spawn(&lab, 1, folder.path(), &[])?;
+    let serving = |wanted: &str| {
+        eventually(SOON, || {
+            let answer = get(node, addr, "/healthz")?;
+            ensure!(answer.status == 200, "{answer:?}");
+            ensure!(answer.json()?["serving"] == wanted, "{answer:?}");
+            Ok(())
+        })
+    };
+    serving("pinned")?;
+    folder.write("web.yaml", &web.yaml())?;
+    serving("current")?;
+    Ok(())
+}
