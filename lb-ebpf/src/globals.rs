@@ -4,7 +4,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::{Global, helpers::bpf_get_netns_cookie};
 use lb_common::{
-    abi::Prefix,
     datapath::{Ports, socket::Caller},
     flow::State,
     limits,
@@ -82,52 +81,6 @@ pub(crate) fn snat_ports() -> Ports {
         first: SNAT_FIRST.load(),
         count: SNAT_COUNT.load(),
     }
-}
-
-/// How many networks of each family are for services alone: IPv4, IPv6.
-#[unsafe(no_mangle)]
-static SERVICE_CIDR_COUNTS: [Global<u8>; 2] = [const { Global::new(0) }; 2];
-
-/// These networks: address and mask in turn.
-#[unsafe(no_mangle)]
-static SERVICE_CIDRS4: [Global<u32>; 2 * limits::SERVICE_CIDRS] =
-    [const { Global::new(0) }; 2 * limits::SERVICE_CIDRS];
-
-/// These networks: address and mask in turn, of four words each.
-#[unsafe(no_mangle)]
-static SERVICE_CIDRS6: [Global<u32>; 8 * limits::SERVICE_CIDRS] =
-    [const { Global::new(0) }; 8 * limits::SERVICE_CIDRS];
-
-/// Whether an IPv4 address lies in a network that is for services alone.
-#[inline(always)]
-pub(crate) fn is_for_services4(addr: u32) -> bool {
-    let [count, _] = &SERVICE_CIDR_COUNTS;
-    let count = count.load();
-    let mut is = false;
-    for (nth, [net, mask]) in SERVICE_CIDRS4.as_chunks::<2>().0.iter().enumerate() {
-        let prefix = Prefix {
-            net: net.load(),
-            mask: mask.load(),
-        };
-        is |= nth < count as usize && prefix.contains(addr);
-    }
-    is
-}
-
-/// Whether an IPv6 address lies in a network that is for services alone.
-#[inline(always)]
-pub(crate) fn is_for_services6(addr: [u32; 4]) -> bool {
-    let [_, count] = &SERVICE_CIDR_COUNTS;
-    let count = count.load();
-    let mut is = false;
-    for (nth, [a, b, c, d, e, f, g, h]) in SERVICE_CIDRS6.as_chunks::<8>().0.iter().enumerate() {
-        let prefix = Prefix {
-            net: [a.load(), b.load(), c.load(), d.load()],
-            mask: [e.load(), f.load(), g.load(), h.load()],
-        };
-        is |= nth < count as usize && prefix.contains(addr);
-    }
-    is
 }
 
 /// Whose call a cgroup hook sees; none if it is nobody's of this node: its network namespace is neither the agent's nor,

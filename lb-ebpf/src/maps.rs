@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, NamespaceKind, Range, Service, SocketKey, SocketPeer, Uplink,
+        KnownBit, NamespaceKind, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink,
     },
     datapath::Works,
     limits,
@@ -90,6 +90,14 @@ pub(crate) static SOURCES4: HashMap<u32, V4> = HashMap::pinned(limits::SOURCES, 
 /// Addresses of the node by device.
 #[map]
 pub(crate) static SOURCES6: HashMap<u32, V6> = HashMap::pinned(limits::SOURCES, 0);
+
+/// The networks that cluster IPs are given from.
+#[map]
+pub(crate) static CIDRS4: Array<ServiceNets<V4>> = Array::pinned(1, 0);
+
+/// The networks that cluster IPs are given from.
+#[map]
+pub(crate) static CIDRS6: Array<ServiceNets<V6>> = Array::pinned(1, 0);
 
 /// Which endpoints clients stay with.
 #[map]

@@ -16,11 +16,10 @@ use lb_common::{
     datapath::{InsertError, Tables, V4, V6},
 };
 
-use crate::globals;
 use crate::maps::{
-    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS4,
-    FRAGMENTS6, FRONTENDS4, FRONTENDS6, KNOWN, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4, SOCKETS6,
-    SOURCES4, SOURCES6,
+    AFFINITY4, AFFINITY6, BACKENDS4, BACKENDS6, CIDRS4, CIDRS6, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6,
+    FRAGMENTS4, FRAGMENTS6, FRONTENDS4, FRONTENDS6, KNOWN, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4,
+    SOCKETS6, SOURCES4, SOURCES6,
 };
 
 /// `EEXIST`, as helpers return it.
@@ -49,7 +48,7 @@ fn insert<K, V>(map: &LruHashMap<K, V>, key: &K, value: &V, flags: u32) -> Resul
 
 /// The tables of one family, on its maps.
 macro_rules! tables {
-    ($family:ty, $addr:ty, $is_for_services:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident, $ranges:ident) => {
+    ($family:ty, $addr:ty, $cidrs:ident, $frontends:ident, $backends:ident, $endpoints:ident, $flows:ident, $sockets:ident, $sources:ident, $affinities:ident, $fragments:ident, $ranges:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn may_be_known(&self, addr: $addr) -> bool {
@@ -71,7 +70,12 @@ macro_rules! tables {
 
             #[inline(always)]
             fn is_for_services(&self, addr: $addr) -> bool {
-                globals::$is_for_services(addr)
+                let Some(nets) = $cidrs.get_ptr(0) else {
+                    return false;
+                };
+                // SAFETY: as in `element`. It is read where it lies: networks that change under a reader hold for one packet
+                // more or less.
+                unsafe { (*nets).contain(addr) }
             }
 
             #[inline(always)]
@@ -206,30 +210,10 @@ macro_rules! tables {
 }
 
 tables!(
-    V4,
-    u32,
-    is_for_services4,
-    FRONTENDS4,
-    BACKENDS4,
-    ENDPOINTS4,
-    FLOWS4,
-    SOCKETS4,
-    SOURCES4,
-    AFFINITY4,
-    FRAGMENTS4,
+    V4, u32, CIDRS4, FRONTENDS4, BACKENDS4, ENDPOINTS4, FLOWS4, SOCKETS4, SOURCES4, AFFINITY4, FRAGMENTS4,
     RANGES4
 );
 tables!(
-    V6,
-    [u32; 4],
-    is_for_services6,
-    FRONTENDS6,
-    BACKENDS6,
-    ENDPOINTS6,
-    FLOWS6,
-    SOCKETS6,
-    SOURCES6,
-    AFFINITY6,
-    FRAGMENTS6,
-    RANGES6
+    V6, [u32; 4], CIDRS6, FRONTENDS6, BACKENDS6, ENDPOINTS6, FLOWS6, SOCKETS6, SOURCES6, AFFINITY6,
+    FRAGMENTS6, RANGES6
 );

@@ -14,7 +14,7 @@ use lb_userspace::{
     attach::{AttachError, Attacher, list_devices},
     cleanup,
     cli::args::SocketLb,
-    load::{self, Knobs, ServiceCidrs, Sizes},
+    load::{self, Knobs, Sizes},
     object,
     pins::{PinError, PinFolder},
     probe,
@@ -37,7 +37,6 @@ const KNOBS: Knobs = Knobs {
         count: 28_976,
     },
     timeouts: Timeouts::DEFAULT,
-    service_cidrs: ServiceCidrs::NONE,
     socket_lb: SocketLb::Host,
     xdp: &[],
 };

@@ -18,10 +18,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use self::layout::{Layout, check_pinned};
-pub use self::{
-    knobs::{Knobs, ServiceCidrs},
-    layout::Sizes,
-};
+pub use self::{knobs::Knobs, layout::Sizes};
 use crate::{
     cli::args::SocketLb,
     pins::PinFolder,
@@ -248,7 +245,6 @@ fn load_over(
         .override_global("TIMEOUT_UDP", &knobs.timeouts.udp, true)
         .override_global("TIMEOUT_UDP_STREAM", &knobs.timeouts.udp_stream, true)
         .override_global("AYA_LOG_LEVEL", &knobs.log_level, true);
-    knobs.service_cidrs.tell(&mut loader);
     for layout in layouts {
         loader.map_max_entries(layout.name, layout.entries);
     }

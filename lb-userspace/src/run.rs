@@ -33,7 +33,7 @@ use crate::{
     devices::{DeviceError, XdpRules},
     flows::{Collector, FlowsError, monotonic_ns},
     health::Serving,
-    load::{self, Knobs, LoadError, ServiceCidrs},
+    load::{self, Knobs, LoadError},
     object::{self, NoObject},
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
@@ -164,7 +164,6 @@ async fn start(
     let knobs = Knobs {
         log_level: config.bpf_log,
         snat_ports: config.snat_ports,
-        service_cidrs: ServiceCidrs::new(&config.service_cidrs),
         socket_lb: config.socket_lb,
         timeouts: config.timeouts,
         xdp: xdp_modes(&config.xdp),

@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Range,
-    Service, SocketKey, SocketPeer, TableRef, Tuple, Uplink,
+    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Prefix,
+    Range, Service, ServiceNets, SocketKey, SocketPeer, TableRef, Tuple, Uplink,
 };
 
 type V4 = u32;
@@ -60,6 +60,10 @@ layout!(SocketPeer<V4>, 16, {
 layout!(SocketPeer<V6>, 28, {
     addr: V6 = 0, port: u16 = 16, pad: u16 = 18, backend: u32 = 20, generation: u32 = 24,
 });
+layout!(Prefix<V4>, 8, { net: V4 = 0, mask: V4 = 4 });
+layout!(Prefix<V6>, 32, { net: V6 = 0, mask: V6 = 16 });
+layout!(ServiceNets<V4>, 32, { nets: [Prefix<V4>; 4] = 0 });
+layout!(ServiceNets<V6>, 128, { nets: [Prefix<V6>; 4] = 0 });
 layout!(Uplink, 8, { hardware: [u16; 3] = 0, xdp: u8 = 6, why: u8 = 7 });
 
 /// `aya::Pod` for what the agent reads from and writes to maps.
@@ -102,6 +106,8 @@ mod pod {
         SocketKey<V6>,
         SocketPeer<V4>,
         SocketPeer<V6>,
+        ServiceNets<V4>,
+        ServiceNets<V6>,
         Uplink,
     );
 }

@@ -26,7 +26,7 @@ pub use self::{
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     fragment::{Fragment, FragmentKey},
     known::KnownBit,
-    prefix::{EitherPrefix, Prefix},
+    prefix::{EitherPrefix, Prefix, ServiceNets},
     service::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendFlags, FrontendKey, FrontendKind,
         Policies, Range, Scope, Service, TableRef,
@@ -102,12 +102,16 @@ pub mod map {
     pub const RANGES4: &str = "RANGES4";
     /// The same for IPv6 clients.
     pub const RANGES6: &str = "RANGES6";
+    /// The networks that IPv4 cluster IPs are given from: one `ServiceNets<u32>`.
+    pub const CIDRS4: &str = "CIDRS4";
+    /// The same for IPv6.
+    pub const CIDRS6: &str = "CIDRS6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 24] = [
+    pub const PINNED: [&str; 26] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
         FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
-        FRAGMENTS6, RANGES4, RANGES6, KNOWN, UPLINKS, COUNTERS,
+        FRAGMENTS6, RANGES4, RANGES6, KNOWN, UPLINKS, CIDRS4, CIDRS6, COUNTERS,
     ];
 }

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 
 use super::{Address, Either, from_ip};
+use crate::limits::SERVICE_CIDRS;
 
 /// The addresses that agree with `net` where `mask` has ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -19,6 +20,44 @@ impl<A: Address> Prefix<A> {
     #[inline(always)]
     pub fn contains(&self, addr: A) -> bool {
         addr.differs(self.net, self.mask) == 0
+    }
+}
+
+/// The networks of one family that cluster IPs are given from. An entry with an empty mask stands for none: all zeros are
+/// no networks at all, and none that holds every address can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct ServiceNets<A> {
+    /// The networks.
+    pub nets: [Prefix<A>; SERVICE_CIDRS],
+}
+
+impl<A: Address> ServiceNets<A> {
+    /// The first [`SERVICE_CIDRS`] networks; those that hold every address are left out.
+    pub fn new(nets: impl IntoIterator<Item = Prefix<A>>) -> Self {
+        let mut this = Self::default();
+        let nets = nets.into_iter().filter(|net| !net.is_none());
+        for (place, net) in this.nets.iter_mut().zip(nets) {
+            *place = net;
+        }
+        this
+    }
+
+    /// Whether one of them holds an address.
+    #[inline(always)]
+    pub fn contain(&self, addr: A) -> bool {
+        let mut found = false;
+        for net in &self.nets {
+            found |= !net.is_none() && net.contains(addr);
+        }
+        found
+    }
+}
+
+impl<A: Address> Prefix<A> {
+    #[inline(always)]
+    fn is_none(&self) -> bool {
+        A::UNSPECIFIED.differs(self.mask, self.mask) == 0
     }
 }
 
@@ -57,6 +96,22 @@ impl EitherPrefix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_that_are_not_written_hold_nothing() {
+        let net = |text: &str, len| match EitherPrefix::new(text.parse().unwrap(), len) {
+            EitherPrefix::V4(prefix) => prefix,
+            EitherPrefix::V6(_) => panic!("not asked for"),
+        };
+        let holds = |nets: &ServiceNets<u32>, addr: &str| match from_ip(addr.parse().unwrap()) {
+            Either::V4(addr) => nets.contain(addr),
+            Either::V6(_) => panic!("not asked for"),
+        };
+        assert!(!holds(&ServiceNets::default(), "0.0.0.0"));
+        let nets = ServiceNets::new([net("0.0.0.0", 0), net("10.96.0.0", 16), net("10.98.0.0", 16)]);
+        assert!(holds(&nets, "10.96.1.2") && holds(&nets, "10.98.1.2"));
+        assert!(!holds(&nets, "10.97.1.2") && !holds(&nets, "0.0.0.0"));
+    }
 
     #[test]
     fn a_prefix_holds_the_addresses_with_its_first_bits() {

@@ -8,10 +8,11 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp},
 };
+use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, Range, Service, Uplink, XdpMode, XdpWhy, map,
+        Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+        FrontendKey, KnownBit, Range, Service, ServiceNets, Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -109,13 +110,7 @@ impl Kernel {
 
     fn with_flows(object: &[u8], flows: u32) -> Result<Self> {
         let pins = PrivateBpffs::mount()?;
-        let nets = SERVICE_CIDRS
-            .map(str::parse)
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        let service_cidrs = load::ServiceCidrs::new(&nets);
         let mut loader = EbpfLoader::new();
-        service_cidrs.tell(&mut loader);
         loader
             .default_map_pin_directory(pins.path())
             .override_global("AYA_LOG_LEVEL", &0u8, true)
@@ -128,6 +123,8 @@ impl Kernel {
                 map::SOURCES6,
                 map::UPLINKS,
                 map::KNOWN,
+                map::CIDRS4,
+                map::CIDRS6,
             ]
             .contains(&name)
             {
@@ -140,6 +137,7 @@ impl Kernel {
             }
         }
         let mut bpf = loader.load(object).context("load the BPF object")?;
+        tell_service_cidrs(&mut bpf)?;
         for name in load::TC_PROGRAMS {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load program {name}"))?;
@@ -461,6 +459,20 @@ fn disallow<R: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
         map.remove(&key)?;
     }
     Ok(())
+}
+
+/// The networks of cluster IPs that all cases have.
+fn tell_service_cidrs(bpf: &mut Ebpf) -> Result<()> {
+    let (mut nets4, mut nets6) = (Vec::new(), Vec::new());
+    for net in SERVICE_CIDRS {
+        let net: IpNet = net.parse()?;
+        match EitherPrefix::new(net.addr(), net.prefix_len()) {
+            EitherPrefix::V4(prefix) => nets4.push(prefix),
+            EitherPrefix::V6(prefix) => nets6.push(prefix),
+        }
+    }
+    set(bpf, map::CIDRS4, 0, &ServiceNets::new(nets4))?;
+    set(bpf, map::CIDRS6, 0, &ServiceNets::new(nets6))
 }
 
 fn set<V: Pod>(bpf: &mut Ebpf, name: &str, index: u32, value: &V) -> Result<()> {

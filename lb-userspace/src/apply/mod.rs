@@ -3,6 +3,7 @@
 mod encode;
 mod endpoints;
 mod known;
+mod service_cidrs;
 mod snapshot;
 mod sources;
 mod uplinks;
@@ -14,7 +15,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Either, Frontend, FrontendKey, Range, Service, Uplink, from_ip, map},
+    abi::{Backend, Either, Frontend, FrontendKey, Range, Service, ServiceNets, Uplink, from_ip, map},
     verdict::Reason,
 };
 use thiserror::Error;
@@ -86,6 +87,8 @@ pub struct KernelMaps {
     sources4: HashMap<MapData, u32, V4>,
     sources6: HashMap<MapData, u32, V6>,
     uplinks: HashMap<MapData, u32, Uplink>,
+    cidrs4: Array<MapData, ServiceNets<u32>>,
+    cidrs6: Array<MapData, ServiceNets<[u32; 4]>>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -115,6 +118,8 @@ impl KernelMaps {
             sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
             sources6: typed(take(bpf, map::SOURCES6)?, map::SOURCES6)?,
             uplinks: typed(take(bpf, map::UPLINKS)?, map::UPLINKS)?,
+            cidrs4: typed(take(bpf, map::CIDRS4)?, map::CIDRS4)?,
+            cidrs6: typed(take(bpf, map::CIDRS6)?, map::CIDRS6)?,
             counters: typed(take(bpf, map::COUNTERS)?, map::COUNTERS)?,
         })
     }

@@ -4,7 +4,7 @@ use aya::maps::{MapInfo, MapType, lpm_trie};
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, Range, Service, SocketKey, SocketPeer, Uplink, map,
+        KnownBit, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink, map,
     },
     limits,
     verdict::Reason,
@@ -52,7 +52,7 @@ pub(super) struct Layout {
 
 impl Sizes {
     /// Type, flags, key size, value size and number of elements of every pinned map.
-    pub(super) fn layouts(&self) -> [Layout; 24] {
+    pub(super) fn layouts(&self) -> [Layout; map::PINNED.len()] {
         type V4 = u32;
         type V6 = [u32; 4];
         fn of<K, V>(name: &'static str, entries: u32) -> Layout {
@@ -90,6 +90,8 @@ impl Sizes {
             of::<u32, V6>(map::SOURCES6, limits::SOURCES),
             of::<u32, u64>(map::KNOWN, KnownBit::WORDS),
             of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
+            of::<u32, ServiceNets<V4>>(map::CIDRS4, 1),
+            of::<u32, ServiceNets<V6>>(map::CIDRS6, 1),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
         ]
     }
@@ -116,7 +118,7 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         map::SERVICES | map::MAGLEV | map::KNOWN => (MapType::Array, BPF_F_MMAPABLE),
         map::RANGES4 | map::RANGES6 => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
         map::COUNTERS => (MapType::PerCpuArray, 0),
-        map::BACKENDS4 | map::BACKENDS6 => (MapType::Array, 0),
+        map::BACKENDS4 | map::BACKENDS6 | map::CIDRS4 | map::CIDRS6 => (MapType::Array, 0),
         _ => (MapType::LruHash, 0),
     }
 }

@@ -1,7 +1,9 @@
 //! The main loop.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
+use ipnet::IpNet;
+use lb_common::limits;
 use tokio::time::{sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -51,6 +53,8 @@ pub(super) struct Agent {
     sockets: Sockets,
     telemetry: Telemetry,
     caution: Caution,
+    /// The networks that cluster IPs are given from, as they were told to the kernel last.
+    service_cidrs: Option<BTreeSet<IpNet>>,
     /// The API server has no Node of our name.
     node_missing: bool,
     /// When to try again what failed.
@@ -83,6 +87,7 @@ impl Agent {
             sockets,
             telemetry,
             caution: Caution::new(Adopted::of(snapshot)),
+            service_cidrs: None,
             node_missing: false,
             retry: None,
         }
@@ -129,6 +134,7 @@ impl Agent {
             self.telemetry.turn();
             self.caution.relist(&self.source, Instant::now());
             self.set_node(config, node);
+            self.set_service_cidrs(config);
             self.update();
             if node.work(config).await {
                 if let Err(failure) = self.maps.set_sources(&node.sources()) {
@@ -173,6 +179,31 @@ impl Agent {
     fn tell_health_checks(&self) {
         let (checks, addresses) = (self.desired.health_checks(), self.desired.node_port_addresses());
         self.telemetry.health_checks(checks, addresses);
+    }
+
+    /// Tells the kernel the networks that cluster IPs are given from: those of the flag and those of the API. Those of the
+    /// API are left as they are until they were listed.
+    fn set_service_cidrs(&mut self, config: &Config) {
+        let mut wanted: BTreeSet<IpNet> = config.service_cidrs.iter().copied().collect();
+        let from_api = matches!(self.source, Source::Kubernetes(_));
+        if from_api && self.index.times_listed(Kind::ServiceCidr) == 0 && wanted.is_empty() {
+            return;
+        }
+        wanted.extend(self.index.service_cidrs());
+        if self.service_cidrs.as_ref() == Some(&wanted) {
+            return;
+        }
+        match self.maps.set_service_cidrs(&wanted) {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => warn!(
+                "there is room for {} ServiceCIDRs of each IP version: what is sent to addresses in {left:?} that no \
+                 Service has goes where the routing table sends it",
+                limits::SERVICE_CIDRS
+            ),
+            // The next turn tries again.
+            Err(failure) => return error!("{failure}; trying again"),
+        }
+        self.service_cidrs = Some(wanted);
     }
 
     fn tell_ready(&self, config: &Config, node: &Node, begin: Instant) {
