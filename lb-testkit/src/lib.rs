@@ -14,8 +14,11 @@
 //!
 //! Everything has an IPv6 address of the same shape. A lab is gone when its [`Lab`] is dropped, also by a panic,
 //! SIGINT or SIGTERM; what a killed process left is removed when the next lab is built.
+//! [`api::ApiServer`] is a Kubernetes API server for tests, in the lab or without one.
+//!
 //! The names of all its parts tell whose it is: `<process number>-<start time>-<count>`.
 
+pub mod api;
 mod capture;
 mod cgroup;
 mod client;
