@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{Host, Lab, Process, output};
+use rustix::process::Signal;
 
 /// What the agent logs when it serves.
 const READY: &str = "fairlead is ready";
@@ -91,11 +92,36 @@ impl Agent {
     }
 
     fn spawn_plain(lab: &Lab, node: usize, folder: &Path, more: &[&str]) -> Result<Self> {
+        Self::spawn_from(lab, node, ["--manifests", &folder.display().to_string()], more)
+    }
+
+    /// Starts the agent of a node (counted from 1) with an API server that a kubeconfig leads to, without waiting for anything.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn spawn_for(lab: &Lab, node: usize, kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        let named = ["--uplink", "eth0", "--workload", "veth-*"];
+        let source = ["--kubeconfig", &kubeconfig.display().to_string()];
+        Self::spawn_from(lab, node, source, &[&named, more].concat())
+    }
+
+    /// As [`Self::spawn_for`], and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come to that, with its log.
+    pub fn start_for(lab: &Lab, node: usize, kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn_for(lab, node, kubeconfig, more)?;
+        agent.process.wait_for(READY, PATIENCE)?;
+        Ok(agent)
+    }
+
+    fn spawn_from(lab: &Lab, node: usize, source: [&str; 2], more: &[&str]) -> Result<Self> {
         let host = lab.node(node);
         let mut command = command(host, &["run"])?;
         command
-            .arg("--manifests")
-            .arg(folder)
+            .args(source)
             .arg("--bpffs")
             .arg(lab.bpffs(node))
             .arg("--cgroup")
@@ -111,6 +137,18 @@ impl Agent {
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Ends it as an operator does.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end well.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(PATIENCE)?;
+        ensure!(status.success(), "{status}:\n{}", self.log());
+        Ok(())
     }
 
     /// Its log so far.

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bpffs;
 pub mod budget;
+pub mod cluster;
 pub mod flow_tables;
 pub mod fuzz;
 pub mod http;

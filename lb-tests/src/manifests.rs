@@ -3,6 +3,8 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use lb_testkit::Host;
+use serde::Deserialize as _;
+use serde_json::Value;
 
 /// A Service with its EndpointSlices.
 #[derive(Clone, Debug)]
@@ -128,6 +130,21 @@ impl Manifest {
     pub fn with(mut self, line: &str) -> Self {
         self.spec.push(line.to_owned());
         self
+    }
+
+    /// The same as objects of the namespace `default`, as an API server has them.
+    ///
+    /// # Panics
+    ///
+    /// If what was made up here is no YAML.
+    pub fn objects(&self) -> Vec<Value> {
+        let yaml = self.yaml();
+        let documents = serde_yaml_ng::Deserializer::from_str(&yaml).map(|document| {
+            let mut object = Value::deserialize(document).expect("the YAML above");
+            object["metadata"]["namespace"] = "default".into();
+            object
+        });
+        documents.collect()
     }
 
     /// The YAML: the Service and a slice for each family.
