@@ -4,7 +4,8 @@
 //!   tests ──► ApiServer ──► state ◄── serve ◄── TLS connections of clients
 //!                             │        ├── list, watch, write    what is asked
 //!                             │        └── access, faults        who may, and what goes wrong
-//!                             └── store                          objects, versions, history
+//!                             ├── store                          objects, versions, history
+//!                             └── controller                     cluster IPs, node ports, EndpointSlices of pods
 //! ```
 //!
 //! It keeps everything in memory, runs on a thread of its own, and is gone when its [`ApiServer`] is dropped: its ports
@@ -12,7 +13,9 @@
 
 mod access;
 mod body;
+mod builders;
 mod clock;
+mod controller;
 mod faults;
 mod files;
 mod list;
@@ -32,6 +35,7 @@ mod write;
 
 pub use self::{
     access::Access,
+    builders::Pod,
     faults::{Fault, Order, OrderId},
     request::Verb,
     server::{ADMIN, ApiServer},

@@ -20,14 +20,10 @@ pub(crate) struct Resource {
 /// Position of a resource in [`RESOURCES`].
 pub(crate) type Id = usize;
 
-#[cfg(test)]
 pub(crate) const SERVICES: Id = 0;
-#[cfg(test)]
 pub(crate) const PODS: Id = 1;
-#[cfg(test)]
 pub(crate) const NODES: Id = 2;
 pub(crate) const NAMESPACES: Id = 3;
-#[cfg(test)]
 pub(crate) const SLICES: Id = 4;
 #[cfg(test)]
 pub(crate) const SERVICE_CIDRS: Id = 5;

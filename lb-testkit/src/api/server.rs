@@ -167,10 +167,15 @@ impl ApiServer {
 
     /// Where it listens, one for each address.
     pub fn urls(&self) -> Vec<String> {
-        self.doors()
+        self.addresses()
             .iter()
-            .map(|door| format!("https://{}", door.public()))
+            .map(|addr| format!("https://{addr}"))
             .collect()
+    }
+
+    /// The addresses that it listens at.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.doors().iter().map(Door::public).collect()
     }
 
     /// The certificate of its authority (PEM).

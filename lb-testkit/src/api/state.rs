@@ -11,11 +11,12 @@ use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
     access::Users,
+    controller::{self, Controllers},
     faults::{Faults, OrderId, Plan},
     request::Verb,
     resources::{self, RESOURCES},
     status::Outcome,
-    store::{Key, Object, Store},
+    store::{Key, Object, Store, key_of},
 };
 
 /// How often a watch that has nothing to tell tells its version, unless a test says otherwise; about what the real
@@ -51,6 +52,7 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) store: Store,
+    pub(crate) controllers: Controllers,
     pub(crate) users: Users,
     pub(crate) faults: Faults,
     /// Requests so far.
@@ -69,6 +71,7 @@ impl State {
     fn new() -> Self {
         Self {
             store: Store::new(),
+            controllers: Controllers::default(),
             users: Users::default(),
             faults: Faults::default(),
             requests: BTreeMap::new(),
@@ -81,19 +84,37 @@ impl State {
         }
     }
 
-    /// Stores a new object.
-    pub(crate) fn create(&mut self, resource: resources::Id, value: Value) -> Outcome<Arc<Object>> {
-        self.store.create(resource, value)
+    /// Stores a new object, completed, and what controllers make of it.
+    pub(crate) fn create(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+        controller::admit(self, resource, None, &mut value)?;
+        let stored = self.store.create(resource, value)?;
+        controller::settle(self, resource, None, Some(&stored));
+        Ok(stored)
     }
 
-    /// Replaces an object.
-    pub(crate) fn update(&mut self, resource: resources::Id, value: Value) -> Outcome<Arc<Object>> {
-        self.store.update(resource, value)
+    /// Replaces an object, completed, and what controllers make of it.
+    pub(crate) fn update(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+        let before = self.store.get(resource, &key_of(&value)).cloned();
+        // Before anything is allocated for a change that will not be stored.
+        self.store.may_update(resource, &value)?;
+        controller::admit(
+            self,
+            resource,
+            before.as_ref().map(|object| &object.value),
+            &mut value,
+        )?;
+        let stored = self.store.update(resource, value)?;
+        if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &stored)) {
+            controller::settle(self, resource, before.as_ref(), Some(&stored));
+        }
+        Ok(stored)
     }
 
-    /// Removes an object.
+    /// Removes an object, and what controllers made of it.
     pub(crate) fn delete(&mut self, resource: resources::Id, key: &Key) -> Outcome<Arc<Object>> {
-        self.store.delete(resource, key)
+        let gone = self.store.delete(resource, key)?;
+        controller::settle(self, resource, Some(&gone), None);
+        Ok(gone)
     }
 
     /// Ends open watches of a resource, or all.

@@ -242,24 +242,34 @@ impl Store {
         Ok(self.put(resource, &value, None))
     }
 
-    /// Replaces an object. What does not change it stores nothing, as with the real server.
+    /// Whether an object may be replaced by `value`.
     ///
     /// # Errors
     ///
-    /// 404, if there is none; 409, if it names another version or another UID than the stored one.
-    pub(crate) fn update(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+    /// 404, if there is none; 409, if `value` names another version or another UID than the stored one.
+    pub(crate) fn may_update(&self, resource: resources::Id, value: &Value) -> Outcome<&Arc<Object>> {
         let kind = &RESOURCES[resource];
-        let key = key_of(&value);
-        let Some(before) = self.get(resource, &key).cloned() else {
+        let key = key_of(value);
+        let Some(before) = self.get(resource, &key) else {
             return Err(Status::not_found(kind, &key.1));
         };
-        let meta = metadata(&mut value)?;
         for field in ["resourceVersion", "uid"] {
-            let given = meta.get(field).and_then(Value::as_str).unwrap_or_default();
+            let given = value["metadata"][field].as_str().unwrap_or_default();
             if !given.is_empty() && before.value["metadata"][field] != given {
                 return Err(Status::conflict(kind, &key.1));
             }
         }
+        Ok(before)
+    }
+
+    /// Replaces an object. Where nothing changes it stores nothing, as the real server does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::may_update`].
+    pub(crate) fn update(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+        let before = self.may_update(resource, &value)?.clone();
+        let meta = metadata(&mut value)?;
         // What the server alone writes.
         for field in ["resourceVersion", "uid", "creationTimestamp"] {
             meta.insert(field.to_owned(), before.value["metadata"][field].clone());

@@ -235,13 +235,13 @@ async fn every_resource_is_read_by_its_type() {
     let api = ApiServer::on_loopback().unwrap();
     api.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}))
         .unwrap();
-    api.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "p"}}))
-        .unwrap();
     api.create(
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}),
     )
     .unwrap();
+    api.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "p"}}))
+        .unwrap();
     api.create(
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"namespace": "a", "name": "s"}, "endpoints": [{"addresses": ["10.0.0.1"]}]}),

@@ -1,8 +1,11 @@
 //! The test API server as the real client sees it.
 
+mod allocation;
 mod basics;
 mod faults;
+mod lab;
 mod lists;
+mod slices;
 mod watches;
 
 use std::{fmt::Debug, future::Future, time::Duration};
@@ -38,7 +41,7 @@ async fn client(api: &ApiServer) -> Client {
 
 fn service(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": name},
-        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]}})
+        "spec": {"ports": [{"port": 80}]}})
 }
 
 /// What `work` results in, within the limit.

@@ -1,0 +1,115 @@
+//! What the API server itself and the controllers of a cluster do about Services: addresses and ports are allocated,
+//! defaults filled in, and EndpointSlices kept for the pods that a selector names.
+//!
+//! Everything is done before the write that causes it is answered, so a test that has created a pod finds its slices.
+
+mod admit;
+mod allocate;
+mod endpoint;
+mod slices;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+
+use self::allocate::Allocator;
+use super::{
+    resources::{self, PODS, SERVICES, SLICES},
+    state::State,
+    status::{Outcome, Status},
+    store::{Key, Object, key_of},
+};
+
+/// What is remembered between writes.
+#[derive(Debug, Default)]
+pub(crate) struct Controllers {
+    allocator: Allocator,
+    /// For each Service its pods and when each of them turned ready or unready: by it the time of a change is known.
+    seen: BTreeMap<Key, BTreeMap<String, String>>,
+}
+
+impl Controllers {
+    /// The families of cluster IPs, the first being the default.
+    pub(crate) fn set_families(&mut self, families: &[&'static str]) {
+        self.allocator.families = families.to_vec();
+    }
+}
+
+/// Completes a new object before it is stored, or a changed one.
+///
+/// # Errors
+///
+/// 409 if there is one of that name, 422 if an address or a port cannot be had.
+pub(crate) fn admit(
+    state: &mut State,
+    resource: resources::Id,
+    before: Option<&Value>,
+    value: &mut Value,
+) -> Outcome<()> {
+    if resource != SERVICES {
+        return Ok(());
+    }
+    let key = key_of(value);
+    if before.is_none() && state.store.get(SERVICES, &key).is_some() {
+        return Err(Status::already_exists(&resources::RESOURCES[SERVICES], &key.1));
+    }
+    let allocator = &mut state.controllers.allocator;
+    let held = allocator.release(&key);
+    let admitted = admit::service(allocator, &key, before, value);
+    if admitted.is_err() {
+        allocator.restore(&key, held);
+    }
+    admitted
+}
+
+/// Deals with what a write has changed.
+pub(crate) fn settle(
+    state: &mut State,
+    resource: resources::Id,
+    before: Option<&Arc<Object>>,
+    after: Option<&Arc<Object>>,
+) {
+    let both = || before.into_iter().chain(after).map(|object| &object.value);
+    match resource {
+        SERVICES => {
+            if let (Some(before), None) = (before, after) {
+                let key = key_of(&before.value);
+                state.controllers.allocator.release(&key);
+                state.controllers.seen.remove(&key);
+                slices::collect(state, &key);
+            } else if let Some(after) = after {
+                slices::reconcile(state, &key_of(&after.value));
+            }
+        }
+        PODS => {
+            for key in services_of(state, &both().collect::<Vec<_>>()) {
+                slices::reconcile(state, &key);
+            }
+        }
+        SLICES => {
+            // Somebody has changed a slice that is the controller's.
+            let mut keys: Vec<Key> = both().filter_map(slices::service_of).collect();
+            keys.dedup();
+            for key in keys {
+                slices::reconcile(state, &key);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The Services whose selector one of these states of a pod matches.
+fn services_of(state: &State, pods: &[&Value]) -> Vec<Key> {
+    let Some(namespace) = pods.first().map(|pod| key_of(pod).0) else {
+        return Vec::new();
+    };
+    let services = state
+        .store
+        .objects(SERVICES)
+        .range((namespace.clone(), String::new())..);
+    services
+        .take_while(|((of, _), _)| *of == namespace)
+        .filter(|(_, service)| pods.iter().any(|pod| slices::selects(&service.value, pod)))
+        .map(|(key, _)| key.clone())
+        .collect()
+}
