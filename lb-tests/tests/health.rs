@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use lb_testkit::{Host, Lab, Wiring};
+use lb_testkit::{Host, Lab, Wiring, http_get};
 use lb_tests::{
     agent::{Agent, Folder, eventually},
     http::get,
     manifests::Manifest,
-    stage::{Stage, at},
+    stage::{Stage, at, web},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -50,6 +50,48 @@ fn probes() -> Result<()> {
         configuration["fairlead.dev"]["hostnameOverride"] == node.name,
         "{configuration}"
     );
+    let [web, _] = web();
+    http_get(stage.lab.pod(1, 1), web)?;
+    // What the kernel counts is read at most every 10 s, and flows are counted as often.
+    eventually(SOON, || {
+        let answer = get(node, local, "/metrics")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let kind = answer.header("content-type").unwrap_or_default();
+        ensure!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+        for wanted in [
+            r#"fairlead_packets_total{reason="new_flow",action="forward"} "#,
+            r#"fairlead_flow_table_capacity{ip_family="IPv6"} "#,
+            r#"fairlead_map_entries{map="FRONTENDS4"} "#,
+            r#"fairlead_map_capacity{map="AFFINITY6"} "#,
+            r#"fairlead_map_capacity{map="RANGES4"} "#,
+            r#"fairlead_serving{state="current"} 1"#,
+            r#"kubeproxy_proxy_healthz_total{code="200"} "#,
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} "#,
+        ] {
+            ensure!(answer.body.contains(wanted), "{wanted} in\n{}", answer.body);
+        }
+        let value = |name: &str| {
+            let mut lines = answer.body.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            value.unwrap_or(0.0)
+        };
+        ensure!(
+            value(r#"fairlead_packets_total{reason="new_flow",action="forward"}"#) > 0.0,
+            "{}",
+            answer.body
+        );
+        ensure!(
+            value(r#"fairlead_map_entries{map="FRONTENDS4"}"#) >= 8.0,
+            "{}",
+            answer.body
+        );
+        ensure!(
+            value(r#"fairlead_programmed{kind="services"}"#) > 0.0,
+            "{}",
+            answer.body
+        );
+        Ok(())
+    })?;
     for addr in addresses(node, METRICS) {
         ensure!(
             get(stage.lab.client(), addr, "/configz").is_err(),

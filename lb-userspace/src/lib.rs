@@ -13,7 +13,7 @@
 //!
 //! Beside that path: [`run`] is the main loop, [`devices`] and [`attach`] bring the programs to where packets pass,
 //! [`sockets`] looks after sockets that were sent to endpoints, [`load`], [`pins`], [`probe`], [`snat_ports`], [`init`] and [`sys`]
-//! deal with the kernel, [`cli`] with the user. [`telemetry`] tells how the agent is: [`health`].
+//! deal with the kernel, [`cli`] with the user. [`telemetry`] tells how the agent is: [`health`], [`metrics`], [`events`].
 
 pub mod apply;
 pub mod attach;
@@ -24,12 +24,14 @@ pub mod cli;
 pub mod desired;
 pub mod devices;
 pub mod diff;
+pub mod events;
 pub mod flows;
 pub mod health;
 pub mod index;
 pub mod init;
 pub mod load;
 pub mod logging;
+pub mod metrics;
 pub mod object;
 pub mod objects;
 pub mod pins;

@@ -38,7 +38,8 @@ use crate::{
     pins::{PinError, PinFolder},
     probe::{self, Features, ProbeError},
     sockets::{Sockets, SocketsError},
-    telemetry::{Binds, Telemetry},
+    status::StatusError,
+    telemetry::{Api, Binds, Telemetry},
     watch::{Kubernetes, KubernetesError, Manifests, ManifestsError, Source},
 };
 
@@ -81,6 +82,9 @@ pub enum RunError {
     /// Sockets cannot be looked after.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    /// What there is in the maps cannot be told.
+    #[error(transparent)]
+    Figures(#[from] StatusError),
     /// Nobody could ask how the agent is.
     #[error("start the thread that answers probes: {0}")]
     Telemetry(#[source] std::io::Error),
@@ -137,13 +141,16 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
 
 /// From here on it is answered who asks how the agent is.
 fn start_telemetry(config: &Config, source: &Source) -> Result<Telemetry, RunError> {
-    let telemetry = Telemetry::new(json!({"fairlead.dev": config.settings()}));
+    let telemetry = Telemetry::new(&config.node_name, json!({"fairlead.dev": config.settings()}));
     let binds = Binds {
         healthz: config.healthz_bind_address,
         metrics: config.metrics_bind_address,
     };
     let api = match source {
-        Source::Kubernetes(api) => Some(api.state()),
+        Source::Kubernetes(api) => Some(Api {
+            state: api.state(),
+            client: api.client(),
+        }),
         Source::Manifests(_) => None,
     };
     telemetry.start(binds, api).map_err(RunError::Telemetry)?;
@@ -185,7 +192,10 @@ async fn start(
     sockets.follow_pods(node.pod_namespaces());
     maps.set_sources(&node.sources())?;
     maps.set_uplinks(&node.uplinks())?;
-    Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?.start(&pins.maps(), config.snat_ports)?;
+    telemetry.kernel(&pins.maps(), &config.sizes, config.snat_ports.count)?;
+    let collector = Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?;
+    let flows = telemetry.clone();
+    collector.start(&pins.maps(), config.snat_ports, move |found| flows.flows(found))?;
     let agent = Agent::new(config, source, &node, &snapshot, maps, sockets, telemetry);
     Ok((agent, node))
 }

@@ -255,10 +255,18 @@ impl Maps<'_> {
     where
         Range<A>: aya::Pod,
     {
+        let (entries, capacity) = self.count_ranges::<A>(name)?;
+        line(out, name, entries, capacity)
+    }
+
+    fn count_ranges<A: Copy + 'static>(&self, name: &'static str) -> Result<(usize, u32), StatusError>
+    where
+        Range<A>: aya::Pod,
+    {
         let (data, capacity) = self.open(name)?;
         let map = LpmTrie::<MapData, Range<A>, u32>::try_from(Map::LpmTrie(data))
             .map_err(|source| StatusError::Map { name, source })?;
-        line(out, name, map.keys().filter(Result::is_ok).count(), capacity)
+        Ok((map.keys().filter(Result::is_ok).count(), capacity))
     }
 
     /// Lines on how many services there are and how many slots their tables take.
@@ -312,6 +320,20 @@ impl Maps<'_> {
         let (data, _) = self.open(name)?;
         PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(|source| StatusError::Map { name, source })
     }
+}
+
+/// How many source ranges there are in the maps that are pinned in `maps`, and how many they have room for.
+///
+/// # Errors
+///
+/// If they cannot be read.
+pub(crate) fn ranges(maps: &Path) -> Result<[(&'static str, u64, u64); 2], StatusError> {
+    let maps = Maps(maps);
+    let of = |name, (entries, capacity): (usize, u32)| (name, entries as u64, u64::from(capacity));
+    Ok([
+        of(map::RANGES4, maps.count_ranges::<V4>(map::RANGES4)?),
+        of(map::RANGES6, maps.count_ranges::<V6>(map::RANGES6)?),
+    ])
 }
 
 fn line(out: &mut impl io::Write, name: &str, entries: usize, capacity: u32) -> Result<(), StatusError> {

@@ -23,6 +23,7 @@ pub(super) fn checks(
         return BTreeMap::new();
     };
     let check = |addresses: &BTreeSet<IpAddr>| HealthCheck {
+        uid: service.uid.clone(),
         port,
         endpoints: addresses.len(),
     };

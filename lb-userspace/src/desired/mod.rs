@@ -12,6 +12,7 @@ mod health;
 mod notice;
 mod policies;
 mod sources;
+mod tally;
 mod topology;
 
 use std::{
@@ -28,6 +29,7 @@ pub use self::{
     endpoints::{Endpoint, EndpointAddr},
     notice::Notice,
     sources::Sources,
+    tally::{Counts, Tally},
     topology::Hinted,
 };
 use crate::{
@@ -114,6 +116,15 @@ pub enum Change {
     Delete(ServicePortKey),
 }
 
+impl Change {
+    /// The service port that changes.
+    pub const fn key(&self) -> &ServicePortKey {
+        match self {
+            Self::Apply(key, _) | Self::Delete(key) => key,
+        }
+    }
+}
+
 /// What an update came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
@@ -123,6 +134,8 @@ pub struct Update {
     pub notices: Vec<Notice>,
     /// Whether [`Desired::health_checks`] are others than before.
     pub health_checks: bool,
+    /// Whether everything was worked out anew.
+    pub full: bool,
 }
 
 /// What is known of this node.
@@ -174,6 +187,9 @@ pub struct Desired {
     /// What was told last, without the service ports that have no frontend.
     told: BTreeMap<ServicePortKey, ServicePort>,
     health_checks: HealthChecks,
+    /// What was told of each Service by itself, for as long as it is true.
+    noted: BTreeMap<ServiceName, BTreeSet<Notice>>,
+    tally: Tally,
     /// Everything is to be worked out anew.
     all: bool,
 }
@@ -189,6 +205,8 @@ impl Desired {
             claims: Claims::default(),
             told: BTreeMap::new(),
             health_checks: HealthChecks::new(),
+            noted: BTreeMap::new(),
+            tally: Tally::default(),
             all: true,
         }
     }
@@ -206,13 +224,17 @@ impl Desired {
             return None;
         }
         let mut touched = index.take_touched();
-        if std::mem::take(&mut self.all) {
+        let full = std::mem::take(&mut self.all);
+        if full {
             touched.extend(index.names().cloned());
             touched.extend(self.keys.keys().cloned());
         } else if touched.is_empty() {
             return None;
         }
-        let mut update = Update::default();
+        let mut update = Update {
+            full,
+            ..Update::default()
+        };
         let mut affected = BTreeSet::new();
         let mut contested = BTreeMap::new();
         for name in touched {
@@ -221,6 +243,8 @@ impl Desired {
                 .map(|service| self.work_out(index, &name, service))
                 .unwrap_or_default();
             update.health_checks |= self.replace_health_checks(&name, checks);
+            let notices = index.service(&name).map(notice::of_service).unwrap_or_default();
+            update.notices.extend(self.replace_notices(&name, notices));
             self.replace(&name, ports, &mut affected, &mut contested);
         }
         for (frontend, before) in contested {
@@ -295,11 +319,26 @@ impl Desired {
         for family in Family::ALL {
             let key = (name.clone(), family);
             changed |= match checks.remove(&family) {
-                Some(check) => self.health_checks.insert(key, check) != Some(check),
+                Some(check) => self.health_checks.insert(key, check.clone()) != Some(check),
                 None => self.health_checks.remove(&key).is_some(),
             };
         }
         changed
+    }
+
+    /// Puts new notices in the place of a Service's former ones, and returns those that were not told.
+    fn replace_notices(&mut self, name: &ServiceName, notices: BTreeSet<Notice>) -> Vec<Notice> {
+        let told = self.noted.remove(name).unwrap_or_default();
+        let news = notices.difference(&told).cloned().collect();
+        if !notices.is_empty() {
+            self.noted.insert(name.clone(), notices);
+        }
+        news
+    }
+
+    /// How many service ports lack local endpoints.
+    pub const fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The health checks that load balancers ask for, of all Services.
@@ -371,11 +410,18 @@ impl Desired {
         });
         match wanted {
             Some(wanted) if self.told.get(&key) != Some(&wanted) => {
-                self.told.insert(key.clone(), wanted.clone());
+                self.tally.add(&key, &wanted);
+                if let Some(former) = self.told.insert(key.clone(), wanted.clone()) {
+                    self.tally.remove(&key, &former);
+                }
                 Some(Change::Apply(key, wanted))
             }
-            None if self.told.remove(&key).is_some() => Some(Change::Delete(key)),
-            _ => None,
+            Some(_) => None,
+            None => {
+                let former = self.told.remove(&key)?;
+                self.tally.remove(&key, &former);
+                Some(Change::Delete(key))
+            }
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Usage {
     pub frontends: usize,
     /// Backends of both families.
     pub backends: usize,
+    /// Those of IPv4 and of IPv6.
+    pub backends_by_family: [usize; 2],
     /// Slots that tables take.
     pub table_slots: u64,
     /// Slots that rest before they are used again.
@@ -364,6 +366,7 @@ impl Ledger {
             services: self.ids.taken(),
             frontends: self.frontends.len(),
             backends: self.backends_v4.taken() + self.backends_v6.taken(),
+            backends_by_family: [self.backends_v4.taken(), self.backends_v6.taken()],
             table_slots: u64::from(self.space.slots()) - self.space.free_slots() - quarantined_slots,
             quarantined_slots,
         }

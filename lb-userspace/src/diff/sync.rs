@@ -1,6 +1,9 @@
 //! Carrying plans out.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{DiffError, Ledger, Step, planner::What};
 use crate::plan::{Dataplane, Op};
@@ -24,6 +27,10 @@ pub struct Report<E> {
     pub failures: Vec<(Op, E)>,
     /// Limits that were passed, each told once for as long as it is true.
     pub errors: Vec<DiffError>,
+    /// How long it took to compare.
+    pub comparing: Duration,
+    /// How long it took to carry out operations.
+    pub applying: Duration,
 }
 
 /// Brings the kernel to what the ledger wants. An operation that fails holds up its own service and not the others.
@@ -40,11 +47,16 @@ pub fn sync<D: Dataplane>(
         freed: 0,
         failures: Vec::new(),
         errors: Vec::new(),
+        comparing: Duration::ZERO,
+        applying: Duration::ZERO,
     };
+    let begin = now();
     let mut failed = BTreeSet::new();
     let (mut plans, mut failures) = (0, 0);
-    while plans < MOST_PLANS && failures < MOST_FAILURES_IN_A_ROW {
-        let plan = ledger.plan_without(&failed, now());
+    'plans: while plans < MOST_PLANS && failures < MOST_FAILURES_IN_A_ROW {
+        let compared_from = now();
+        let plan = ledger.plan_without(&failed, compared_from);
+        report.comparing += now().saturating_duration_since(compared_from);
         report.errors.extend(plan.errors);
         if plan.steps.is_empty() {
             break;
@@ -61,13 +73,15 @@ pub fn sync<D: Dataplane>(
             ledger.fail(&step);
             let service = service_of(&step);
             report.failures.push((step.op, error));
-            let Some(id) = service else { return report };
+            let Some(id) = service else { break 'plans };
             failed.insert(id);
             failures += 1;
             plans -= 1;
             break;
         }
     }
+    let took = now().saturating_duration_since(begin);
+    report.applying = took.saturating_sub(report.comparing);
     report
 }
 

@@ -170,12 +170,17 @@ impl Collector {
         Ok(found)
     }
 
-    /// Walks again and again in a thread of its own, until the process ends.
+    /// Walks again and again in a thread of its own, until the process ends. `publish` is told what each walk has found.
     ///
     /// # Errors
     ///
     /// If there is no thread.
-    pub fn start(mut self, maps: &Path, ports: Ports) -> Result<(), FlowsError> {
+    pub fn start(
+        mut self,
+        maps: &Path,
+        ports: Ports,
+        publish: impl Fn(&[Found; 2]) + Send + 'static,
+    ) -> Result<(), FlowsError> {
         let mut watch = Watch::open(maps, ports)?;
         let shortest = State::ALL.map(|state| self.timeouts.of(state)).into_iter().min();
         let longest = LONGEST.min(Duration::from_nanos(shortest.unwrap_or(0)));
@@ -189,6 +194,7 @@ impl Collector {
                         let percent = found.iter().map(Found::percent).max().unwrap_or(0).min(100);
                         interval = longest * (100 - percent as u32) / 100;
                         watch.look(&found);
+                        publish(&found);
                     }
                     Err(failure) if told => debug!("{failure}"),
                     Err(failure) => {

@@ -13,8 +13,10 @@ use serde::Serialize;
 use crate::{index::ServiceName, plan::Family};
 
 /// The health check of a Service in one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// The Service's uid; may be empty.
+    pub uid: Box<str>,
     /// The port, on every NodePort address of the family.
     pub port: u16,
     /// How many addresses of ready endpoints there are on this node.
@@ -29,6 +31,8 @@ pub type HealthChecks = BTreeMap<(ServiceName, Family), HealthCheck>;
 pub struct Subject {
     /// The Service.
     pub service: ServiceName,
+    /// Its uid; may be empty.
+    pub uid: Box<str>,
     /// How many addresses of ready endpoints it has on this node.
     pub endpoints: usize,
 }
@@ -40,6 +44,8 @@ pub struct Clash {
     pub port: u16,
     /// Who wants it.
     pub service: ServiceName,
+    /// Its uid; may be empty.
+    pub uid: Box<str>,
     /// Who has it: the first by name. The API server never gives one port twice.
     pub taken_by: ServiceName,
 }
@@ -55,6 +61,7 @@ pub fn by_address(
         for addr in addresses.iter().filter(|addr| Family::of(**addr) == *family) {
             let subject = Subject {
                 service: service.clone(),
+                uid: check.uid.clone(),
                 endpoints: check.endpoints,
             };
             let taken = subjects
@@ -64,6 +71,7 @@ pub fn by_address(
                 clashes.insert(Clash {
                     port: check.port,
                     service: service.clone(),
+                    uid: check.uid.clone(),
                     taken_by: taken.service.clone(),
                 });
             }
@@ -151,7 +159,11 @@ mod tests {
     }
 
     fn check(port: u16, endpoints: usize) -> HealthCheck {
-        HealthCheck { port, endpoints }
+        HealthCheck {
+            uid: "u".into(),
+            port,
+            endpoints,
+        }
     }
 
     fn addresses() -> Vec<IpAddr> {
@@ -196,6 +208,7 @@ mod tests {
         let clash = Clash {
             port: 31000,
             service: name("b"),
+            uid: "u".into(),
             taken_by: name("a"),
         };
         assert_eq!(clashes, BTreeSet::from([clash]));
@@ -206,6 +219,7 @@ mod tests {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let subject = Subject {
             service: name("a"),
+            uid: "u".into(),
             endpoints: 1,
         };
         let open = BTreeSet::from([at("192.0.2.1:1"), at("192.0.2.1:2")]);
@@ -229,6 +243,7 @@ mod tests {
         ] {
             let subject = Subject {
                 service: name("a"),
+                uid: "u".into(),
                 endpoints,
             };
             let answer = Answer::new(&subject, healthy);

@@ -24,7 +24,10 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::listen;
-use crate::telemetry::Telemetry;
+use crate::{
+    metrics::{Format, kube_proxy::Probe},
+    telemetry::Telemetry,
+};
 
 /// How long a connection may take from its first byte to its last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -113,6 +116,7 @@ pub(crate) fn metrics(telemetry: &Telemetry) -> Router {
     let more = Router::new()
         .route("/proxyMode", get("fairlead"))
         .route("/configz", get(configz))
+        .route("/metrics", get(scrape))
         .with_state(telemetry.clone());
     health(telemetry).merge(more)
 }
@@ -120,17 +124,36 @@ pub(crate) fn metrics(telemetry: &Telemetry) -> Router {
 async fn healthz(State(telemetry): State<Telemetry>) -> Response {
     let report = telemetry.report();
     let status = status(report.is_eligible());
+    telemetry
+        .metrics()
+        .kube_proxy
+        .answered(Probe::Healthz, status.as_u16());
     json(status, &report)
 }
 
 async fn livez(State(telemetry): State<Telemetry>) -> Response {
     let report = telemetry.report().without_node();
     let status = status(report.healthy);
+    telemetry
+        .metrics()
+        .kube_proxy
+        .answered(Probe::Livez, status.as_u16());
     json(status, &report)
 }
 
 async fn configz(State(telemetry): State<Telemetry>) -> Response {
     json(StatusCode::OK, telemetry.configuration())
+}
+
+async fn scrape(State(telemetry): State<Telemetry>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept);
+    // Reading the kernel's maps takes a while; probes are not to wait for it.
+    let text = tokio::task::spawn_blocking(move || telemetry.metrics_text(format)).await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(failure) => (StatusCode::INTERNAL_SERVER_ERROR, failure.to_string()).into_response(),
+    }
 }
 
 /// 200 or 503.

@@ -48,7 +48,7 @@ fn serving(router: Router) -> SocketAddr {
 }
 
 fn current() -> Telemetry {
-    let telemetry = Telemetry::new(json!({"fairlead.dev": {"node": "n"}}));
+    let telemetry = Telemetry::new("n", json!({"fairlead.dev": {"node": "n"}}));
     telemetry.serving(Serving::Current);
     telemetry.turn();
     telemetry.sync_end(&SyncReport::default());
@@ -131,7 +131,14 @@ fn free_port() -> u16 {
 }
 
 fn checks(name: &str, port: u16, endpoints: usize) -> HealthChecks {
-    HealthChecks::from([((service(name), Family::V4), HealthCheck { port, endpoints })])
+    HealthChecks::from([(
+        (service(name), Family::V4),
+        HealthCheck {
+            uid: Box::default(),
+            port,
+            endpoints,
+        },
+    )])
 }
 
 #[test]

@@ -154,9 +154,9 @@ impl ProxyHealth {
         }
     }
 
-    /// What the kernel forwards by.
-    pub fn set_serving(&mut self, serving: Serving) {
-        self.serving = serving;
+    /// What the kernel forwards by; says whether it is something else than before.
+    pub fn set_serving(&mut self, serving: Serving) -> bool {
+        std::mem::replace(&mut self.serving, serving) != serving
     }
 
     /// How the agent is.

@@ -77,7 +77,7 @@ impl Servers {
         for clash in clashes.difference(&self.clashes) {
             let problem = format!("{} has that port", clash.taken_by);
             self.telemetry
-                .health_check_failed(&clash.service, clash.port, &problem);
+                .health_check_failed(&clash.service, &clash.uid, clash.port, &problem);
         }
         self.clashes = clashes;
         let open = self.open.keys().copied().collect();
@@ -105,14 +105,19 @@ impl Servers {
                     let key = (subject.service.clone(), addr);
                     if !self.refused.contains(&key) {
                         let problem = format!("listen on {addr}: {failure}");
-                        self.telemetry
-                            .health_check_failed(&subject.service, addr.port(), &problem);
+                        self.telemetry.health_check_failed(
+                            &subject.service,
+                            &subject.uid,
+                            addr.port(),
+                            &problem,
+                        );
                     }
                     refused.insert(key);
                 }
             }
         }
         self.refused = refused;
+        self.telemetry.check_ports(self.open.len(), self.refused.len());
         self.refused.is_empty()
     }
 

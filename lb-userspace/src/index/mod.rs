@@ -9,12 +9,25 @@ use std::{
 };
 
 use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
 
 pub use crate::objects::Name as ServiceName;
 use crate::{
     objects::{Name, Node, Service, ServiceCidr, Slice},
+    plan::Family,
     watch::{Event, Kind, Object},
 };
+
+/// What has changed of the watched objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Services that came, changed or went.
+    pub services: u64,
+    /// EndpointSlices that did.
+    pub slices: u64,
+    /// When what these slices follow has changed, as far as they say so.
+    pub triggers: Vec<(Family, Timestamp)>,
+}
 
 /// Services and EndpointSlices by name.
 ///
@@ -32,6 +45,7 @@ pub struct Index {
     /// How often each kind was listed to the end.
     listed: BTreeMap<Kind, u64>,
     touched: BTreeSet<ServiceName>,
+    changes: Changes,
     /// Whether a list that takes away much is believed only when another one says the same.
     doubting: bool,
     /// Kinds whose last list was not believed, and whether that was told.
@@ -118,6 +132,7 @@ impl Index {
         match object {
             Object::Service(service) => {
                 if self.services.get(&service.name) != Some(&service) {
+                    self.changes.services += 1;
                     self.touched.insert(service.name.clone());
                     self.services.insert(service.name.clone(), service);
                 }
@@ -188,6 +203,11 @@ impl Index {
         }
     }
 
+    /// What has changed since the last call, for figures.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
     /// The Service of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
         self.services.get(name).map(|service| &**service)
@@ -231,7 +251,10 @@ impl Index {
             return;
         }
         // The label may name another Service than before.
-        self.remove(Kind::EndpointSlice, &slice.name);
+        self.take_out(&slice.name);
+        self.changes.slices += 1;
+        let trigger = slice.family.zip(slice.trigger.0);
+        self.changes.triggers.extend(trigger);
         if let Some(service) = slice.service.clone() {
             self.slices_of
                 .entry(service.clone())
@@ -246,10 +269,16 @@ impl Index {
         match kind {
             Kind::Service => {
                 if self.services.remove(name).is_some() {
+                    self.changes.services += 1;
                     self.touched.insert(name.clone());
                 }
             }
-            Kind::EndpointSlice => self.remove_slice(name),
+            Kind::EndpointSlice => {
+                if self.slices.contains_key(name) {
+                    self.changes.slices += 1;
+                    self.take_out(name);
+                }
+            }
             Kind::Node => {
                 self.nodes.remove(name);
             }
@@ -259,7 +288,7 @@ impl Index {
         }
     }
 
-    fn remove_slice(&mut self, name: &Name) {
+    fn take_out(&mut self, name: &Name) {
         let Some(service) = self.slices.remove(name).and_then(|slice| slice.service.clone()) else {
             return;
         };

@@ -14,16 +14,16 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    apply::KernelMaps,
+    apply::{ApplyError, KernelMaps},
     cli::config::Config,
     desired::{Desired, NodeFacts, Options},
-    diff::{Ledger, Limits, sync},
+    diff::{Ledger, Limits, Report, sync},
     health::{NodeState, Serving},
-    index::Index,
+    index::{Index, ServiceName},
     load::Sizes,
     plan::Snapshot,
     sockets::Sockets,
-    telemetry::{SyncReport, Telemetry},
+    telemetry::{Phases, SyncReport, Telemetry},
     watch::{Kind, Source},
 };
 
@@ -57,6 +57,8 @@ pub(super) struct Agent {
     service_cidrs: Option<BTreeSet<IpNet>>,
     /// The API server has no Node of our name.
     node_missing: bool,
+    /// How long the steps of the sync that is under way took.
+    phases: Phases,
     /// When to try again what failed.
     retry: Option<Instant>,
 }
@@ -89,6 +91,7 @@ impl Agent {
             caution: Caution::new(Adopted::of(snapshot)),
             service_cidrs: None,
             node_missing: false,
+            phases: Phases::default(),
             retry: None,
         }
     }
@@ -116,17 +119,21 @@ impl Agent {
                 biased;
                 signal = stop.wait() => return Ok(signal),
                 event = self.source.next() => {
-                    self.telemetry.queued();
+                    let begin = Instant::now();
                     self.index.handle(event.ok_or(RunError::SourceEnded)?);
+                    self.phases.index += begin.elapsed();
                     // Further changes of the same sweep are applied together with this one.
                     tokio::select! {
                         signal = stop.wait() => return Ok(signal),
                         () = sleep(config.min_sync_period) => {}
                     }
+                    let begin = Instant::now();
                     for _ in 0..MOST_EVENTS {
                         let Some(event) = self.source.try_next() else { break };
                         self.index.handle(event);
                     }
+                    self.phases.index += begin.elapsed();
+                    self.telemetry.queued(self.index.take_changes());
                 }
                 changed = node.changed() => changed?,
                 () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
@@ -228,28 +235,32 @@ impl Agent {
             return;
         }
         self.telemetry.serving(Serving::Current);
+        let mut told = SyncReport::default();
         if let Some(update) = self.desired.update(&mut self.index) {
             for notice in &update.notices {
-                notice.log();
+                self.telemetry.notice(notice, self.uid(notice.service()));
             }
             if update.health_checks {
                 self.tell_health_checks();
             }
+            told.full = update.full;
+            told.families = update.changes.iter().map(|change| change.key().family).collect();
             self.ledger.apply(update.changes);
         }
+        self.phases.desired = begin.elapsed();
         let report = sync(&mut self.ledger, &mut self.maps, Instant::now);
         if report.freed > 0 {
             self.sockets.endpoints_left();
         }
         for limit in &report.errors {
             error!("{limit}");
+            self.telemetry.limit(limit, self.uid(&limit.service().service));
         }
         for (op, failure) in &report.failures {
             error!(?op, "{failure}; trying again");
         }
-        self.telemetry.sync_end(&SyncReport {
-            failed: report.failures.iter().map(|(op, _)| op.family()).collect(),
-        });
+        told.failed = report.failures.iter().map(|(op, _)| op.family()).collect();
+        self.tell_sync(told, &report);
         self.retry = (!report.failures.is_empty()).then(|| Instant::now() + RETRY);
         if report.applied > 0 {
             let usage = self.ledger.usage();
@@ -261,5 +272,26 @@ impl Agent {
                 "synced"
             );
         }
+    }
+
+    /// Reports a sync.
+    fn tell_sync(&mut self, told: SyncReport, report: &Report<ApplyError>) {
+        self.telemetry.sync_end(&SyncReport {
+            phases: Phases {
+                diff: report.comparing,
+                apply: report.applying,
+                ..std::mem::take(&mut self.phases)
+            },
+            operations: report.applied,
+            failures: report.failures.len(),
+            usage: self.ledger.usage(),
+            no_local: self.desired.tally(),
+            ..told
+        });
+    }
+
+    /// The uid of a Service, if it is known.
+    fn uid(&self, service: &ServiceName) -> &str {
+        self.index.service(service).map_or("", |service| &service.uid)
     }
 }

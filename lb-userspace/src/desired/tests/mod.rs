@@ -5,6 +5,7 @@ mod claims;
 mod endpoints;
 mod frontends;
 mod health;
+mod notices;
 mod policies;
 mod sources;
 mod topology;
@@ -48,7 +49,10 @@ impl Node {
         };
         assert_eq!(
             node.desired.update(&mut node.index),
-            Some(Update::default()),
+            Some(Update {
+                full: true,
+                ..Update::default()
+            }),
             "the first update always comes"
         );
         node

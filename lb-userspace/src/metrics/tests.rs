@@ -1,0 +1,139 @@
+//! What is exported is what docs/metrics.md lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use lb_common::{flow::State, verdict::Reason};
+use serde_json::Value;
+
+use super::{kube_proxy::Probe, *};
+use crate::{
+    events::Outcome,
+    flows::Found,
+    health::Serving,
+    index::Changes,
+    telemetry::{SyncReport, Telemetry},
+};
+
+/// Type and labels, by name.
+type Listed = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// The tables of docs/metrics.md.
+fn documented() -> Listed {
+    let rows = include_str!("../../../docs/metrics.md").lines();
+    rows.filter_map(|row| {
+        let mut cells = row.strip_prefix("| `")?.split('|').map(str::trim);
+        let name = cells.next()?.trim_end_matches('`').to_owned();
+        let kind = cells.next()?.to_owned();
+        let labels = cells.next()?;
+        let labels = labels.split(", ").filter(|label| !label.is_empty());
+        Some((name, (kind, labels.map(str::to_owned).collect())))
+    })
+    .collect()
+}
+
+/// What a text in Prometheus' format holds. The labels are those of the samples.
+fn exported(text: &str) -> Listed {
+    let mut listed = Listed::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            listed.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end))
+                .filter(|family| listed.contains_key(*family))
+                .unwrap_or(name);
+            let (_, known) = listed
+                .get_mut(family)
+                .unwrap_or_else(|| panic!("{line} is announced"));
+            let names = labels.trim_end_matches('}').split("\",");
+            let names = names
+                .filter_map(|label| label.split_once('='))
+                .map(|(name, _)| name);
+            known.extend(names.filter(|name| *name != "le").map(str::to_owned));
+        }
+    }
+    listed
+}
+
+/// A handle to which everything was told once.
+fn told() -> Telemetry {
+    let telemetry = Telemetry::new("n1", Value::Null);
+    telemetry.queued(Changes {
+        services: 1,
+        slices: 1,
+        triggers: vec![(plan::Family::V4, Timestamp::now())],
+    });
+    telemetry.serving(Serving::Current);
+    telemetry.api(crate::health::Reach::Reached);
+    let kube_proxy = &telemetry.metrics().kube_proxy;
+    kube_proxy.answered(Probe::Healthz, 200);
+    kube_proxy.answered(Probe::Livez, 503);
+    telemetry.sync_end(&SyncReport {
+        families: plan::Family::ALL.into(),
+        operations: 3,
+        ..SyncReport::default()
+    });
+    telemetry.sync_end(&SyncReport {
+        families: plan::Family::ALL.into(),
+        full: true,
+        ..SyncReport::default()
+    });
+    telemetry.check_ports(1, 0);
+    telemetry.metrics().own.count_event(Outcome::Sent);
+    let found = Found {
+        name: "FLOWS4",
+        entries: 2,
+        capacity: 10,
+        states: vec![(State::Established, 1)],
+        ..Found::default()
+    };
+    telemetry.flows(&[found.clone(), found]);
+    let own = &telemetry.metrics().own;
+    own.set_snat_ports(100);
+    own.set_packets(&[(Reason::NewFlow, 7), (Reason::NoEndpoints, 1)]);
+    own.set_map("FRONTENDS4", 1, 8);
+    telemetry
+}
+
+#[test]
+fn the_documentation_lists_what_is_exported_and_nothing_else() {
+    let text = told().metrics().text(Format::Prometheus);
+    let (documented, exported) = (documented(), exported(&text));
+    assert!(documented.len() > 30, "the tables were read");
+    for (name, exported) in &exported {
+        assert_eq!(documented.get(name), Some(exported), "{name}");
+    }
+    let missing: Vec<_> = documented
+        .keys()
+        .filter(|name| !exported.contains_key(*name))
+        .collect();
+    assert!(missing.is_empty(), "documented and not exported: {missing:?}");
+}
+
+#[test]
+fn figures_arrive_under_their_labels() {
+    let text = told().metrics().text(Format::Prometheus);
+    for line in [
+        r#"fairlead_packets_total{reason="new_flow",action="forward"} 7"#,
+        r#"fairlead_packets_total{reason="no_endpoints",action="reject"} 1"#,
+        r#"fairlead_flows{ip_family="IPv6",state="tcp_established"} 1"#,
+        r#"fairlead_serving{state="current"} 1"#,
+        r#"fairlead_serving{state="pinned"} 0"#,
+        r#"fairlead_map_capacity{map="FRONTENDS4"} 8"#,
+        r#"fairlead_map_operations_total{result="done"} 3"#,
+        r#"kubeproxy_proxy_healthz_total{code="200"} 1"#,
+        r#"kubeproxy_proxy_livez_total{code="503"} 1"#,
+        "kubeproxy_sync_proxy_rules_endpoint_changes_total 1",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+        r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 2"#,
+        r#"kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 1"#,
+        r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.001",ip_family="IPv4"} 2"#,
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    }
+}
