@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     faults::{Order, OrderId},
-    objects::key,
+    objects::{edit, key},
     resources,
     server::ApiServer,
     state::End,
@@ -18,7 +18,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Changes that watches may be behind in a burst.
+/// Changes of a burst that are made at once.
+const AT_ONCE: u64 = 200;
+/// Changes that watches may be behind before a burst waits for them.
 const BEHIND: u64 = 2_000;
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(1);
@@ -53,7 +55,7 @@ impl ApiServer {
         self.shared.change(|state| state.store.compact());
     }
 
-    /// Remembers this many changes, 100,000 at first; watches that are behind by more get 410.
+    /// Remembers this many changes, 20,000 at first; watches that are behind by more get 410.
     pub fn keep_history(&self, changes: usize) {
         self.shared.change(|state| state.store.keep(changes));
     }
@@ -166,8 +168,8 @@ impl ApiServer {
         })
     }
 
-    /// Makes `events` changes of objects that are there, as fast as watches take them: none comes to be behind by more
-    /// than two thousand changes. `change` makes the change of a number: resource, name, and what becomes of the object.
+    /// Makes `events` changes of objects that are there, as fast as watches take them: none comes to be behind by much
+    /// more than two thousand changes. `change` makes the change of a number: resource, name, and what becomes of the object.
     ///
     /// # Errors
     ///
@@ -181,12 +183,18 @@ impl ApiServer {
         events: u64,
         mut change: impl FnMut(u64) -> (&'static str, String, Value),
     ) -> Result<()> {
-        for number in 0..events {
-            let (resource, name, patch) = change(number);
-            self.patch(resource, &name, &patch)?;
-            if number % (BEHIND / 4) == 0 {
-                self.wait_for_watches(BEHIND / 2)?;
-            }
+        let mut number = 0;
+        while number < events {
+            let end = (number + AT_ONCE).min(events);
+            self.shared.change(|state| {
+                for number in number..end {
+                    let (resource, name, patch) = change(number);
+                    edit(state, resource, &name, |object| json_patch::merge(object, &patch))?;
+                }
+                Ok::<_, Error>(())
+            })?;
+            number = end;
+            self.wait_for_watches(BEHIND)?;
         }
         self.wait_for_watches(0)
     }

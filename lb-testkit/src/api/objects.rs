@@ -1,12 +1,15 @@
 //! Objects as tests make, change and read them: through the same store as clients do, without a request.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{
     resources::{self, RESOURCES},
     server::ApiServer,
-    status::Outcome,
-    store::Key,
+    state::State,
+    status::{Outcome, Status},
+    store::{Key, Object},
 };
 use crate::error::{Error, Result};
 
@@ -37,6 +40,24 @@ fn resource_of(object: &Value) -> Result<resources::Id> {
 fn name_of(object: &Value) -> String {
     let meta = &object["metadata"];
     format!("{} {}", object["kind"], meta["name"])
+}
+
+/// Changes an object by a function.
+pub(crate) fn edit(
+    state: &mut State,
+    resource: &str,
+    name: &str,
+    change: impl FnOnce(&mut Value),
+) -> Result<Arc<Object>> {
+    let id = resources::named(resource);
+    let stored = state.store.get(id, &key(name)).cloned();
+    let stored = stored.ok_or_else(|| Status::not_found(&RESOURCES[id], name));
+    let changed = stored.and_then(|stored| {
+        let mut object = stored.value.clone();
+        change(&mut object);
+        state.update(id, object)
+    });
+    told("change", name, changed)
 }
 
 impl ApiServer {
@@ -88,16 +109,9 @@ impl ApiServer {
     ///
     /// If the server has no such resource.
     pub fn edit(&self, resource: &str, name: &str, change: impl FnOnce(&mut Value)) -> Result<Value> {
-        let id = resources::named(resource);
-        let stored = self.shared.change(|state| {
-            let Some(stored) = state.store.get(id, &key(name)) else {
-                return Err(super::status::Status::not_found(&RESOURCES[id], name));
-            };
-            let mut object = stored.value.clone();
-            change(&mut object);
-            state.update(id, object)
-        });
-        told("change", name, stored).map(|object| object.whole(&RESOURCES[id]))
+        self.shared
+            .change(|state| edit(state, resource, name, change))
+            .map(|object| object.whole(&RESOURCES[resources::named(resource)]))
     }
 
     /// Removes an object and returns it as it was.

@@ -10,6 +10,8 @@ pub(crate) struct Resource {
     pub(crate) plural: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) namespaced: bool,
+    /// What people type instead.
+    pub(crate) short: &'static [&'static str],
     /// Fields that a field selector may name beside the name and the namespace, as the strategies of
     /// `pkg/registry` list them.
     pub(crate) fields: &'static [&'static str],
@@ -32,6 +34,7 @@ pub(crate) const SERVICE_CIDRS: Id = 5;
 pub(crate) static RESOURCES: [Resource; 8] = [
     Resource {
         fields: &["spec.clusterIP", "spec.type"],
+        short: &["svc"],
         status: true,
         ..core("services", "Service", true)
     },
@@ -42,16 +45,19 @@ pub(crate) static RESOURCES: [Resource; 8] = [
             "status.podIP",
             "spec.hostNetwork",
         ],
+        short: &["po"],
         status: true,
         ..core("pods", "Pod", true)
     },
     Resource {
         fields: &["spec.unschedulable"],
+        short: &["no"],
         status: true,
         ..core("nodes", "Node", false)
     },
     Resource {
         fields: &["status.phase"],
+        short: &["ns"],
         status: true,
         ..core("namespaces", "Namespace", false)
     },
@@ -82,6 +88,7 @@ const fn core(plural: &'static str, kind: &'static str, namespaced: bool) -> Res
         plural,
         kind,
         namespaced,
+        short: &[],
         fields: &[],
         status: false,
     }

@@ -246,7 +246,7 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
         api_version = Some(one.api_version());
         list.push(json!({
             "name": one.plural, "singularName": one.kind.to_lowercase(), "namespaced": one.namespaced,
-            "kind": one.kind, "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+            "kind": one.kind, "shortNames": one.short, "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
         }));
     }
     let api_version = api_version?;

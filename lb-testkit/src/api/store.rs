@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Changes that are remembered, unless a test says otherwise. The real server keeps five minutes of them.
-const HISTORY: usize = 100_000;
+const HISTORY: usize = 20_000;
 
 /// Namespace (empty for objects of the cluster) and name.
 pub(crate) type Key = (String, String);
@@ -239,7 +239,8 @@ impl Store {
         if self.objects[resource].contains_key(&key) {
             return Err(Status::already_exists(kind, &key.1));
         }
-        Ok(self.put(resource, &value, None))
+        without_type(&mut value);
+        Ok(self.put(resource, value, None))
     }
 
     /// Whether an object may be replaced by `value`.
@@ -274,10 +275,11 @@ impl Store {
         for field in ["resourceVersion", "uid", "creationTimestamp"] {
             meta.insert(field.to_owned(), before.value["metadata"][field].clone());
         }
-        if without_type(&value) == before.value {
+        without_type(&mut value);
+        if value == before.value {
             return Ok(before);
         }
-        Ok(self.put(resource, &value, Some(before)))
+        Ok(self.put(resource, value, Some(before)))
     }
 
     /// Removes an object and returns it as it was.
@@ -308,9 +310,10 @@ impl Store {
         self.note(resource, What::MadeUp { kind, object });
     }
 
-    fn put(&mut self, resource: resources::Id, value: &Value, before: Option<Arc<Object>>) -> Arc<Object> {
+    fn put(&mut self, resource: resources::Id, mut value: Value, before: Option<Arc<Object>>) -> Arc<Object> {
         self.version += 1;
-        let object = with_version(&without_type(value), self.version);
+        value["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let object = Object::new(value);
         self.objects[resource].insert(object.key(), object.clone());
         self.note(
             resource,
@@ -342,13 +345,12 @@ fn metadata(value: &mut Value) -> Outcome<&mut serde_json::Map<String, Value>> {
         .ok_or_else(problem)
 }
 
-fn without_type(value: &Value) -> Value {
-    let mut value = value.clone();
+/// Takes away what the resource tells.
+fn without_type(value: &mut Value) {
     if let Some(fields) = value.as_object_mut() {
         fields.remove("apiVersion");
         fields.remove("kind");
     }
-    value
 }
 
 fn uid(count: u64) -> String {

@@ -8,7 +8,10 @@ mod allocate;
 mod endpoint;
 mod slices;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -24,6 +27,8 @@ use super::{
 #[derive(Debug, Default)]
 pub(crate) struct Controllers {
     allocator: Allocator,
+    /// The Services that have a selector.
+    selecting: BTreeSet<Key>,
     /// For each Service its pods and when each of them turned ready or unready: by it the time of a change is known.
     seen: BTreeMap<Key, BTreeMap<String, String>>,
 }
@@ -76,9 +81,16 @@ pub(crate) fn settle(
                 let key = key_of(&before.value);
                 state.controllers.allocator.release(&key);
                 state.controllers.seen.remove(&key);
+                state.controllers.selecting.remove(&key);
                 slices::collect(state, &key);
             } else if let Some(after) = after {
-                slices::reconcile(state, &key_of(&after.value));
+                let key = key_of(&after.value);
+                if after.value["spec"]["selector"].is_object() {
+                    state.controllers.selecting.insert(key.clone());
+                } else {
+                    state.controllers.selecting.remove(&key);
+                }
+                slices::reconcile(state, &key);
             }
         }
         PODS => {
@@ -103,13 +115,17 @@ fn services_of(state: &State, pods: &[&Value]) -> Vec<Key> {
     let Some(namespace) = pods.first().map(|pod| key_of(pod).0) else {
         return Vec::new();
     };
-    let services = state
-        .store
-        .objects(SERVICES)
+    let selecting = state
+        .controllers
+        .selecting
         .range((namespace.clone(), String::new())..);
-    services
-        .take_while(|((of, _), _)| *of == namespace)
-        .filter(|(_, service)| pods.iter().any(|pod| slices::selects(&service.value, pod)))
-        .map(|(key, _)| key.clone())
+    let selects = |key: &&Key| {
+        let service = state.store.get(SERVICES, key);
+        service.is_some_and(|service| pods.iter().any(|pod| slices::selects(&service.value, pod)))
+    };
+    selecting
+        .take_while(|(of, _)| *of == namespace)
+        .filter(selects)
+        .cloned()
         .collect()
 }
