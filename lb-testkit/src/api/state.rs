@@ -86,8 +86,9 @@ impl State {
 
     /// Stores a new object, completed, and what controllers make of it.
     pub(crate) fn create(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+        self.store.prepare(resource, &mut value)?;
         controller::admit(self, resource, None, &mut value)?;
-        let stored = self.store.create(resource, value)?;
+        let stored = self.store.insert(resource, value);
         controller::settle(self, resource, None, Some(&stored));
         Ok(stored)
     }

@@ -204,15 +204,15 @@ impl Store {
         self.trim();
     }
 
-    /// Stores a new object, with a UID, the time and a version.
+    /// Gives a new object a name, if it asks for one, a UID and the time.
     ///
     /// # Errors
     ///
     /// 409, if there is one of that name; 422, if it has no name.
-    pub(crate) fn create(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+    pub(crate) fn prepare(&mut self, resource: resources::Id, value: &mut Value) -> Outcome<()> {
         let kind = &RESOURCES[resource];
         self.made += 1;
-        let meta = metadata(&mut value)?;
+        let meta = metadata(value)?;
         if let (None, Some(prefix)) = (meta.get("name"), meta.get("generateName").and_then(Value::as_str)) {
             let name = format!("{prefix}{}", suffix(self.made));
             meta.insert("name".to_owned(), name.into());
@@ -220,7 +220,7 @@ impl Store {
         meta.insert("uid".to_owned(), uid(self.made).into());
         meta.entry("creationTimestamp")
             .or_insert_with(|| super::clock::now().into());
-        let key = key_of(&value);
+        let key = key_of(value);
         if key.1.is_empty() {
             return Err(Status::invalid(
                 kind,
@@ -239,8 +239,23 @@ impl Store {
         if self.objects[resource].contains_key(&key) {
             return Err(Status::already_exists(kind, &key.1));
         }
-        without_type(&mut value);
-        Ok(self.put(resource, value, None))
+        without_type(value);
+        Ok(())
+    }
+
+    /// Stores a new object that was prepared.
+    pub(crate) fn insert(&mut self, resource: resources::Id, value: Value) -> Arc<Object> {
+        self.put(resource, value, None)
+    }
+
+    /// Stores a new object as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::prepare`].
+    pub(crate) fn create(&mut self, resource: resources::Id, mut value: Value) -> Outcome<Arc<Object>> {
+        self.prepare(resource, &mut value)?;
+        Ok(self.insert(resource, value))
     }
 
     /// Whether an object may be replaced by `value`.

@@ -104,6 +104,13 @@ fn an_address_belongs_to_one_service_until_that_is_gone() {
     assert!(error.contains("provided IP is already allocated"), "{error}");
     api.delete("services", "default/a").unwrap();
     created(&api, "b", &chosen);
+    // A Service that is not stored holds nothing, and takes nothing from the one of its name.
+    assert!(
+        api.create_service("b", &json!({"clusterIP": "10.96.0.11"}))
+            .is_err()
+    );
+    created(&api, "e", &json!({"clusterIP": "10.96.0.11"}));
+    assert!(api.create_service("f", &chosen).is_err());
     let one = created(&api, "c", &json!({}));
     let two = created(&api, "d", &json!({}));
     assert_ne!(one["clusterIP"], two["clusterIP"]);

@@ -19,7 +19,7 @@ use self::allocate::Allocator;
 use super::{
     resources::{self, PODS, SERVICES, SLICES},
     state::State,
-    status::{Outcome, Status},
+    status::Outcome,
     store::{Key, Object, key_of},
 };
 
@@ -44,7 +44,7 @@ impl Controllers {
 ///
 /// # Errors
 ///
-/// 409 if there is one of that name, 422 if an address or a port cannot be had.
+/// 422, if an address or a port cannot be had.
 pub(crate) fn admit(
     state: &mut State,
     resource: resources::Id,
@@ -55,9 +55,6 @@ pub(crate) fn admit(
         return Ok(());
     }
     let key = key_of(value);
-    if before.is_none() && state.store.get(SERVICES, &key).is_some() {
-        return Err(Status::already_exists(&resources::RESOURCES[SERVICES], &key.1));
-    }
     let allocator = &mut state.controllers.allocator;
     let held = allocator.release(&key);
     let admitted = admit::service(allocator, &key, before, value);
