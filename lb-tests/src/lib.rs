@@ -4,6 +4,8 @@ pub mod agent;
 pub mod bpffs;
 pub mod budget;
 pub mod cluster;
+pub mod container;
+pub mod deploy;
 pub mod flow_tables;
 pub mod fuzz;
 pub mod http;

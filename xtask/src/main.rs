@@ -2,6 +2,8 @@
 
 mod command;
 mod fuzz;
+mod image;
+mod kind;
 mod setup;
 mod steps;
 
@@ -39,6 +41,16 @@ fn dispatch(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
             arguments.get_one::<String>("target").map(String::as_str),
             arguments.get_one("runs").copied().unwrap_or(1_000_000),
         ),
+        "image" => {
+            let name = arguments.get_one::<String>("name");
+            let file = image::image(
+                name.map_or(image::NAME, String::as_str),
+                !arguments.get_flag("debug"),
+            )?;
+            println!("{}", file.display());
+            Ok(())
+        }
+        "kind" => kind::kind(arguments.get_flag("delete")),
         "fmt" => steps::fmt(arguments.get_flag("check")),
         "lint" => steps::lint(),
         "docs" => steps::docs(),
@@ -138,6 +150,26 @@ fn cli() -> Command {
                     .default_value("1000000")
                     .value_parser(clap::value_parser!(u64)),
             ),
+            step(
+                "image",
+                "Make the container image: a static agent and nothing else, the same bytes each time, without docker",
+                "image --name registry.example/fairlead:0.1.0",
+            )
+            .arg(
+                Arg::new("name")
+                    .long("name")
+                    .value_name("NAME")
+                    .help("The name that the image is known by where it is loaded")
+                    .default_value(image::NAME),
+            )
+            .arg(flag("debug", "Do not optimise the agent: for tests")),
+            step(
+                "kind",
+                "Make a cluster of containers without kube-proxy, with Fairlead, and ask a Service. Needs docker, kind and \
+                 kubectl. Has not been run by the project yet",
+                "kind",
+            )
+            .arg(flag("delete", "Take the cluster away")),
             step("fmt", "Format the sources", "fmt --check")
                 .arg(flag("check", "Only tell what is not formatted")),
             step(

@@ -10,11 +10,15 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     command::{cargo, ensure_root, run, workspace},
+    image,
     setup::{Wanted, setup},
 };
 
 /// Tells tests and demo where the agent is.
 const BINARY_VARIABLE: &str = "FAIRLEAD_BIN";
+
+/// Tells tests where the static agent is that goes into the image.
+const STATIC_BINARY_VARIABLE: &str = "FAIRLEAD_STATIC_BIN";
 
 /// The programs that steps build and run.
 const AGENT: &str = "fairlead";
@@ -42,13 +46,16 @@ pub(crate) fn test(arguments: &[OsString]) -> Result<()> {
         "; `cargo test -p lb-common -p lb-userspace` runs the tests that need neither",
     )?;
     setup(Wanted::TEST)?;
+    // First, because the ordinary agent takes its place.
+    let static_binary = image::static_agent(false)?;
     let binary = build(false)?;
     run(cargo(&["test", "--quiet", "--doc"]).args(HOST_PACKAGES))?;
     // Last, so that the runner's count is the last line.
     run(cargo(&["nextest", "run"])
         .args(HOST_PACKAGES)
         .args(arguments)
-        .env(BINARY_VARIABLE, binary))
+        .env(BINARY_VARIABLE, binary)
+        .env(STATIC_BINARY_VARIABLE, static_binary))
 }
 
 /// Plays the examples in the lab; `arguments` go to the demo.
@@ -135,7 +142,7 @@ pub(crate) fn ci() -> Result<()> {
 ///
 /// Steps that follow each other select the same packages: what cargo compiles once depends on the features that all
 /// selected packages ask for together.
-fn build_programs(selection: &[&str], names: &[&str]) -> Result<()> {
+pub(crate) fn build_programs(selection: &[&str], names: &[&str]) -> Result<()> {
     lb_build::find(&lb_build::Host)
         .context("the kernel programs cannot be built: run `cargo xtask setup`")?;
     let names = names.iter().flat_map(|name| ["--bin", name]);
@@ -143,7 +150,7 @@ fn build_programs(selection: &[&str], names: &[&str]) -> Result<()> {
 }
 
 /// The path of a program that was built.
-fn program(profile: &str, name: &str) -> Result<PathBuf> {
+pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
     let path = target()?.join(profile).join(name);
     ensure!(path.is_file(), "{} was not built", path.display());
     Ok(path)

@@ -87,6 +87,11 @@ impl Wanted {
         fuzz: true,
         ..Self::NOTHING
     };
+    /// What the image needs.
+    pub(crate) const IMAGE: Self = Self {
+        toolchain: true,
+        ..Self::NOTHING
+    };
     /// What CI needs.
     pub(crate) const CI: Self = Self {
         toolchain: true,

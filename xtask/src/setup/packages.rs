@@ -28,7 +28,7 @@ const fn package(name: &'static str, program: &'static str, reason: &'static str
 }
 
 /// What the lab of network namespaces and its tests run.
-pub(crate) const LAB: [Package; 15] = [
+pub(crate) const LAB: [Package; 16] = [
     package("bind9-dnsutils", "dig", "asks the DNS service of the examples"),
     package(
         "bpftool",
@@ -74,6 +74,11 @@ pub(crate) const LAB: [Package; 15] = [
         service: Some("nginx"),
     },
     package("procps", "sysctl", "sets forwarding in the lab's namespaces"),
+    package(
+        "runc",
+        "runc",
+        "runs the image with the privileges of the DaemonSet",
+    ),
     package("socat", "socat", "plain TCP and UDP connections that stay open"),
     package("tcpdump", "tcpdump", "captures what is on the lab's wires"),
     package("util-linux", "nsenter", "enters a namespace without a new /sys"),
