@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use lb_testkit::{Host, Lab, Wiring, http_get};
 use lb_tests::{
     agent::{Agent, Folder, eventually},
+    cluster::Cluster,
     http::get,
     manifests::Manifest,
-    stage::{Stage, at, web},
+    stage::{NODE_PORT, Stage, at, web},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -215,5 +216,45 @@ fn pinned() -> Result<()> {
     serving("pinned")?;
     folder.write("web.yaml", &web.yaml())?;
     serving("current")?;
+    Ok(())
+}
+
+#[test]
+fn what_a_service_does_not_get_is_an_event_on_it() {
+    events().unwrap();
+}
+
+fn events() -> Result<()> {
+    let cluster = Cluster::new(Wiring::Routed)?;
+    let node = cluster.lab.node(1);
+    let _holder = node.run(|| std::net::TcpListener::bind((node.v4, CHECK)))??;
+    let _agent = cluster.agent(1, &[])?;
+    let web = Manifest::new("web", 10)
+        .port(80, 8080, Some(NODE_PORT))
+        .balancer(&["198.51.100.7"])
+        .with("externalTrafficPolicy: Local")
+        .with(&format!("healthCheckNodePort: {CHECK}"))
+        .with("loadBalancerSourceRanges: ['192.0.2/24']");
+    cluster.apply(&web)?;
+    let service = cluster.api.get("services", "default/web");
+    let uid = service.as_ref().map(|service| &service["metadata"]["uid"]);
+    for reason in ["FailedToStartServiceHealthcheck", "InvalidSourceRange"] {
+        eventually(SOON, || {
+            let events = cluster.api.list("events.events.k8s.io");
+            let found = events.iter().find(|event| event["reason"] == reason);
+            let Some(event) = found else {
+                anyhow::bail!("no {reason} in {events:?}")
+            };
+            ensure!(event["regarding"]["name"] == "web", "{event}");
+            ensure!(uid == Some(&event["regarding"]["uid"]), "{event} beside {uid:?}");
+            ensure!(event["reportingInstance"] == node.name, "{event}");
+            Ok(())
+        })?;
+    }
+    // The other family has its port, and so has the rest of the agent.
+    let answer = get(cluster.lab.client(), at(node.v6, CHECK), "/")?;
+    ensure!(answer.status == 503, "{answer:?}");
+    let health = get(node, at(node.v4, HEALTHZ), "/healthz")?;
+    ensure!(health.json()?["api"]["state"] == "reached", "{health:?}");
     Ok(())
 }

@@ -179,12 +179,17 @@ fn a_services_health_check_follows_its_endpoints_and_closes_with_it() {
 }
 
 #[test]
-fn a_health_check_port_that_is_taken_is_opened_when_it_is_free() {
+fn a_health_check_port_that_is_taken_is_counted_and_opened_when_it_is_free() {
     let telemetry = current();
     telemetry.start(crate::telemetry::Binds::default(), None).unwrap();
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = taken.local_addr().unwrap();
     telemetry.health_checks(&checks("web", addr.port(), 1), &[addr.ip()]);
+    eventually(|| {
+        let text = telemetry.metrics_text(Format::Prometheus);
+        let refused = r#"fairlead_health_check_ports{state="refused"} 1"#;
+        text.contains(refused).then_some(()).ok_or(text)
+    });
     drop(taken);
     eventually(|| {
         let (head, _) = get(addr, "/").map_err(|error| error.to_string())?;

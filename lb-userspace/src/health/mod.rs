@@ -6,8 +6,8 @@
 //!   NodePort addresses, port healthCheckNodePort: any path                 load balancers, for one Service each
 //! ```
 //!
-//! [`ProxyHealth`] and [`checks`] are pure: they hold the rules. [`http`] and [`listen`] deal with sockets, and
-//! [`servers`] keeps those of the Services. All of it runs on the thread of [`crate::telemetry`].
+//! [`ProxyHealth`] and [`checks`] are pure: they hold the rules. `http` and `listen` deal with sockets, and
+//! `servers` keeps those of the Services. All of it runs on the thread of [`crate::telemetry`].
 
 pub mod checks;
 pub(crate) mod http;

@@ -2,7 +2,7 @@
 //!
 //! kube-proxy's names where the meaning is the same ([`kube_proxy`]), and our own ([`own`]), whose names begin with
 //! `fairlead_`; `docs/metrics.md` lists them all. The main loop and the collector of flows set most of them where they
-//! happen; what only the kernel knows is read when somebody asks ([`kernel`]), at most every ten seconds, on a thread that
+//! happen; what only the kernel knows is read when somebody asks (`kernel`), at most every ten seconds, on a thread that
 //! nobody waits for but who asks.
 //!
 //! **Cardinality.** No label has values that users choose: families, reasons, states, maps and phases are fixed lists.
