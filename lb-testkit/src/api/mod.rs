@@ -10,6 +10,11 @@
 //!
 //! It keeps everything in memory, runs on a thread of its own, and is gone when its [`ApiServer`] is dropped: its ports
 //! are free and its connections closed. Objects are JSON.
+//!
+//! What it leaves out, and answers with an error where a client asks for it: server-side apply and strategic merge
+//! patches, deletion of collections, subresources but `status`, tables, HTTP/2. What it does simpler than the real one: a
+//! deletion is final at once ([`ApiServer::terminate`] makes a pod terminate), namespaces need not exist, objects are
+//! checked for names, addresses and ports alone, and a pod may be on a node that is not known.
 
 mod access;
 mod body;
