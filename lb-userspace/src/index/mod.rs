@@ -29,6 +29,19 @@ pub struct Changes {
     pub triggers: Vec<(Family, Timestamp)>,
 }
 
+/// How far it has come with a list that was not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Nobody was told.
+    New,
+    /// Another list is to be asked for.
+    Told,
+    /// It was asked for.
+    Asked,
+    /// It has begun.
+    Answered,
+}
+
 /// Services and EndpointSlices by name.
 ///
 /// Objects that a service proxy does not watch (Services of other proxies, headless Services and their slices) are
@@ -48,8 +61,8 @@ pub struct Index {
     changes: Changes,
     /// Whether a list that takes away much is believed only when another one says the same.
     doubting: bool,
-    /// Kinds whose last list was not believed, and whether that was told.
-    doubted: BTreeMap<Kind, bool>,
+    /// Kinds whose last list was not believed.
+    doubted: BTreeMap<Kind, Doubt>,
     work: u64,
 }
 
@@ -59,9 +72,10 @@ impl Index {
         Self::default()
     }
 
-    /// An index that does not believe a list that takes away half or more of what is known of its kind, until another list
-    /// says the same: an API server that restarts may serve a list before it knows everything. What such a list adds and
-    /// changes counts at once. [`Self::take_doubts`] tells which kinds are to be listed again.
+    /// An index that does not believe a list that takes away half or more of what is known of its kind, until one that was
+    /// asked for says the same: an API server that restarts may serve lists before it knows everything. What such a list
+    /// adds and changes counts at once. [`Self::take_doubts`] tells which kinds are to be listed again after a while, and
+    /// [`Self::believe_next`] is told when they are.
     pub fn doubting() -> Self {
         Self {
             doubting: true,
@@ -74,13 +88,16 @@ impl Index {
         match event {
             Event::Init(kind) => {
                 self.lists.insert(kind, Vec::new());
+                if self.doubted.get(&kind) == Some(&Doubt::Asked) {
+                    self.doubted.insert(kind, Doubt::Answered);
+                }
             }
             Event::InitApply(object) => self.lists.entry(object.kind()).or_default().push(object),
             Event::InitDone(kind) => {
                 let objects = self.lists.remove(&kind).unwrap_or_default();
                 *self.listed.entry(kind).or_default() += 1;
                 if self.doubts(kind, &objects) {
-                    self.doubted.insert(kind, false);
+                    self.doubted.entry(kind).or_insert(Doubt::New);
                     objects.into_iter().for_each(|object| self.apply(object));
                 } else {
                     self.doubted.remove(&kind);
@@ -94,7 +111,7 @@ impl Index {
 
     /// Whether a list is not to be believed yet.
     fn doubts(&self, kind: Kind, objects: &[Object]) -> bool {
-        if !self.doubting || self.doubted.contains_key(&kind) {
+        if !self.doubting || self.doubted.get(&kind) == Some(&Doubt::Answered) {
             return false;
         }
         let listed: BTreeSet<&Name> = objects.iter().map(Object::name).collect();
@@ -103,15 +120,27 @@ impl Index {
         !known.is_empty() && left <= known.len() / 2
     }
 
-    /// Kinds whose last list was not believed, each once for each such list.
+    /// Kinds with a list that was not believed, each once until one is.
     pub fn take_doubts(&mut self) -> Vec<Kind> {
-        let untold = self.doubted.iter_mut().filter(|(_, told)| !**told);
+        let untold = self.doubted.iter_mut().filter(|(_, doubt)| **doubt == Doubt::New);
         untold
-            .map(|(kind, told)| {
-                *told = true;
+            .map(|(kind, doubt)| {
+                *doubt = Doubt::Told;
                 *kind
             })
             .collect()
+    }
+
+    /// Whether the last list of some kind was not believed.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.doubted.is_empty()
+    }
+
+    /// A list was asked for that is to be believed, if the last one was not.
+    pub fn believe_next(&mut self, kind: Kind) {
+        if let Some(doubt) = self.doubted.get_mut(&kind) {
+            *doubt = Doubt::Asked;
+        }
     }
 
     fn names_of(&self, kind: Kind) -> BTreeSet<Name> {

@@ -139,7 +139,7 @@ impl Agent {
                 () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
             }
             self.telemetry.turn();
-            self.caution.relist(&self.source, Instant::now());
+            self.caution.relist(&mut self.index, &self.source, Instant::now());
             self.set_node(config, node);
             self.set_service_cidrs(config);
             self.update();

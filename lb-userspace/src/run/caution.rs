@@ -159,8 +159,9 @@ impl Caution {
     }
 
     /// Asks for the lists that are due.
-    pub(super) fn relist(&mut self, source: &Source, now: Instant) {
+    pub(super) fn relist(&mut self, index: &mut Index, source: &Source, now: Instant) {
         for (kind, _) in self.relists.extract_if(.., |_, at| *at <= now) {
+            index.believe_next(kind);
             source.relist(kind);
         }
     }
