@@ -96,7 +96,7 @@ fn restarts() -> Result<()> {
             })
             .collect();
         let done = mistreat(&cluster, &mut agents[0], || {
-            clients.iter().any(|client| client.is_finished())
+            clients.iter().any(thread::ScopedJoinHandle::is_finished)
         });
         stop.store(true, Ordering::Relaxed);
         for client in clients {

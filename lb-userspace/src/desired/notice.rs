@@ -48,8 +48,8 @@ impl fmt::Display for Notice {
             ),
             Self::BadSourceRange { service, range } => write!(
                 f,
-                "Service {service}: {range:?} of loadBalancerSourceRanges is no network and allows nobody; write a CIDR \
-                 such as 192.0.2.0/24"
+                "Service {service}: {range:?} of loadBalancerSourceRanges is no network and is ignored (where there is no \
+                 other range, everybody is allowed); write a CIDR such as 192.0.2.0/24"
             ),
             Self::SctpWithoutNode { service } => write!(
                 f,
