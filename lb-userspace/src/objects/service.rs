@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::Time};
 use lb_common::abi::TableRef;
 
-use super::{Name, Reader, label};
+use super::{HEADLESS_LABEL, Name, Reader, label};
 use crate::plan::Protocol;
 
 /// Label of a Service that another proxy serves, whatever its value.
@@ -23,7 +23,7 @@ pub struct Service {
     pub created: Option<Time>,
     /// Another proxy serves it.
     pub other_proxy: bool,
-    /// It has no cluster IP by intent (`None`).
+    /// It has no cluster IP by intent (`None`), or a label that says that proxies are to leave it alone.
     pub headless: bool,
     /// Its cluster IPs, at most one of each family; none if it is headless, or of type ExternalName.
     pub cluster_ips: Vec<IpAddr>,
@@ -76,7 +76,7 @@ impl Reader {
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
             created: metadata.creation_timestamp.clone(),
             other_proxy: label(metadata, PROXY_NAME_LABEL).is_some(),
-            headless: spec.cluster_ip.as_deref() == Some("None"),
+            headless: spec.cluster_ip.as_deref() == Some("None") || label(metadata, HEADLESS_LABEL).is_some(),
             cluster_ips: cluster_ips(spec),
             external_ips: addresses(spec.external_ips.iter().flatten()),
             balancer_ips: balancer_ips(service),
@@ -187,6 +187,10 @@ mod tests {
         );
         let headless = read("{clusterIP: None}");
         assert!(headless.headless && headless.cluster_ips.is_empty());
+        let labelled =
+            "metadata: {name: a, labels: {service.kubernetes.io/headless: ''}}\nspec: {clusterIP: 10.0.0.1}";
+        let labelled: api::Service = serde_yaml_ng::from_str(labelled).expect("a Service");
+        assert!(Reader::default().service(&labelled).headless, "by its label");
         assert_eq!(read("{clusterIP: 10.0.0.1}").cluster_ips.len(), 1);
         assert_eq!(
             read("{clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, 'fd00::1']}")

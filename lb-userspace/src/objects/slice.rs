@@ -10,7 +10,8 @@ use crate::plan::{Family, Protocol};
 /// Label of an EndpointSlice: the Service that it belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// Label of an EndpointSlice of a headless Service, whatever its value.
+/// Label of a headless Service and of its EndpointSlices, whatever its value. A Service with a cluster IP that has it is left
+/// alone as well: kube-proxy watches Services without it only.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// Annotation of an EndpointSlice: when what it follows has changed last

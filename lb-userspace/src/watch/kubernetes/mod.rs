@@ -45,7 +45,7 @@ const NODE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Services that a proxy serves, as the API server can tell them (`newProxyServer` in `cmd/kube-proxy/app/server.go` of
 /// Kubernetes).
-const SERVICE_LABELS: &str = "!service.kubernetes.io/service-proxy-name";
+const SERVICE_LABELS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
 const SERVICE_FIELDS: &str = "spec.clusterIP!=None";
 const SLICE_LABELS: &str = "!service.kubernetes.io/headless";
 
