@@ -56,14 +56,7 @@ impl Cluster {
         api.kubeconfig(&kubeconfig, ADMIN, &api.urls())?;
         for (node, zone) in [(1, "a"), (2, "b")] {
             let host = lab.node(node);
-            api.create(json!({
-                "apiVersion": "v1", "kind": "Node",
-                "metadata": {"name": host.name, "labels": {"topology.kubernetes.io/zone": zone}},
-                "status": {"addresses": [
-                    {"type": "InternalIP", "address": host.v4},
-                    {"type": "InternalIP", "address": host.v6},
-                ]},
-            }))?;
+            api.create_node(&host.name, &[host.v4.into(), host.v6.into()], Some(zone))?;
         }
         api.create(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
@@ -114,15 +107,7 @@ impl Cluster {
     ///
     /// If the API server refuses it.
     pub fn apply_object(&self, object: Value) -> Result<()> {
-        let resource = if object["kind"] == "Service" {
-            "services"
-        } else {
-            "endpointslices"
-        };
-        let name = format!(
-            "default/{}",
-            object["metadata"]["name"].as_str().unwrap_or_default()
-        );
+        let (resource, name) = place(&object);
         if self.api.get(resource, &name).is_some() {
             self.api.update(object)?;
         } else {
@@ -138,13 +123,8 @@ impl Cluster {
     /// If it is not there.
     pub fn delete(&self, manifest: &Manifest) -> Result<()> {
         for object in manifest.objects() {
-            let resource = if object["kind"] == "Service" {
-                "services"
-            } else {
-                "endpointslices"
-            };
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            self.api.delete(resource, &format!("default/{name}"))?;
+            let (resource, name) = place(&object);
+            self.api.delete(resource, &name)?;
         }
         Ok(())
     }
@@ -210,6 +190,17 @@ impl Cluster {
         self.api.patch("services", &name, &json!({"spec": spec}))?;
         Ok(())
     }
+}
+
+/// Resource and name of a Service or slice of the namespace `default`.
+fn place(object: &Value) -> (&'static str, String) {
+    let resource = if object["kind"] == "Service" {
+        "services"
+    } else {
+        "endpointslices"
+    };
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    (resource, format!("default/{name}"))
 }
 
 /// A pod of its host's name; the host's second word is its number on the node that the first one names.

@@ -24,6 +24,7 @@ pub mod cli;
 pub mod desired;
 pub mod devices;
 pub mod diff;
+pub mod errors;
 pub mod events;
 pub mod flows;
 pub mod health;

@@ -19,6 +19,7 @@ use lb_userspace::{
         file, load,
     },
     devices::Devices,
+    errors::chain,
     init, logging, probe, run,
     status::{self, StatusError},
 };
@@ -103,23 +104,8 @@ fn end(result: Result<()>) -> ExitCode {
 }
 
 fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
-    eprintln!("fairlead: {}", one_line(error));
+    eprintln!("fairlead: {}", chain(error).replace('\n', " "));
     ExitCode::from(code)
-}
-
-/// An error with those of its causes that its own text does not already contain.
-fn one_line(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -27,7 +27,7 @@ use kube::{
 use thiserror::Error;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use crate::cli::config::ApiServer;
+use crate::{cli::config::ApiServer, errors::chain};
 
 /// A connection is given up when the server has not acknowledged anything for so long.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
@@ -82,7 +82,6 @@ pub(super) struct Place {
 
 /// Sets up a client. Nothing is sent yet.
 pub(super) async fn connect(server: &ApiServer) -> Result<(Client, Place), ConnectionError> {
-    // Whoever comes second finds what the first has installed.
     let (config, from_pod) = match &server.kubeconfig {
         Some(file) => (from_file(file.clone()).await?, false),
         None => (from_pod(server)?, true),
@@ -143,21 +142,6 @@ fn parse(url: &str) -> Result<http::Uri, ConnectionError> {
         (Some("https" | "http"), Some(_)) => Ok(uri),
         _ => Err(wrong("names no https server")),
     }
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Client, ConnectionError> {

@@ -7,8 +7,8 @@ use std::{
 
 use kube::runtime::watcher;
 
-use super::connection::{Place, chain};
-use crate::watch::Kind;
+use super::connection::Place;
+use crate::{errors::chain, watch::Kind};
 
 /// The same trouble is told again after this time.
 const REPEAT: Duration = Duration::from_secs(300);
