@@ -32,6 +32,7 @@ mod lab;
 mod ours;
 pub mod packet;
 mod server;
+mod silence;
 mod stale;
 mod topology;
 mod transfer;

@@ -1,12 +1,6 @@
 //! The Kubernetes API as a source: what it says is served, whatever else it does.
 
-use std::{
-    cell::Cell,
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{
@@ -19,6 +13,7 @@ use lb_tests::{
     cluster::{Cluster, curl},
     manifests::Manifest,
     stage::web,
+    traffic::without_a_lost_request,
 };
 
 /// How long a change may take to be seen; that of SEMANTICS is 30 s, our own goal 1 s.
@@ -54,27 +49,6 @@ fn served_by(client: &Host, server: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Asks all the time while `work` is done, and makes sure that each answer came.
-fn without_a_lost_request<T>(client: &Host, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (stop, asked) = (AtomicBool::new(false), AtomicU32::new(0));
-    thread::scope(|scope| {
-        let asking = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                http_get(client, web()[0]).context("while something else went on")?;
-                asked.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        });
-        let done = work();
-        stop.store(true, Ordering::Relaxed);
-        asking
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        ensure!(asked.load(Ordering::Relaxed) > 0, "nothing was asked");
-        done
-    })
 }
 
 #[test]
@@ -163,7 +137,7 @@ fn misbehaviour() -> Result<()> {
         turn.set(next);
         Ok(())
     };
-    without_a_lost_request(client, || {
+    without_a_lost_request(&[(client, web()[0])], || {
         api.end_watches(None);
         moves("watches that ended")?;
         api.tear_watches(None);
@@ -233,7 +207,7 @@ fn empty_then_full() -> Result<()> {
     let api = &cluster.api;
     let mut agent = cluster.agent(1, &[])?;
     let client = cluster.lab.pod(1, 1);
-    without_a_lost_request(client, || {
+    without_a_lost_request(&[(client, web()[0])], || {
         let order = api.order(Order::new(Fault::Short(0)).verb(Verb::List));
         api.expire_watches(None);
         agent

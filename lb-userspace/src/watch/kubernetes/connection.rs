@@ -160,24 +160,31 @@ fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Cl
     let service = ServiceBuilder::new()
         .option_layer(config.auth_layer().map_err(failed)?)
         .layer(config.extra_headers_layer().map_err(failed)?)
-        .service(Servers {
-            urls: urls.into(),
-            current: Arc::default(),
-            timeout,
-            inner: http,
-        });
+        .service(Servers::new(urls, timeout, http));
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 /// Sends requests to one of several API servers: to the same one until it cannot be reached.
 #[derive(Clone)]
-struct Servers<S> {
+pub(super) struct Servers<S> {
     urls: Arc<[http::Uri]>,
     /// Counts up with each failure; the server is the one at this place, going round.
     current: Arc<AtomicUsize>,
     /// How long an answer may take to begin.
     timeout: Duration,
     inner: S,
+}
+
+impl<S> Servers<S> {
+    /// `inner` asks the server that a request names. An answer must begin within `timeout`.
+    pub(super) fn new(urls: Vec<http::Uri>, timeout: Duration, inner: S) -> Self {
+        Self {
+            urls: urls.into(),
+            current: Arc::default(),
+            timeout,
+            inner,
+        }
+    }
 }
 
 impl<S, B> Service<http::Request<B>> for Servers<S>
@@ -278,12 +285,8 @@ mod tests {
                 host => Ok(host.unwrap_or_default().to_owned()),
             }
         });
-        let mut servers = Servers {
-            urls: [uri("https://a"), uri("https://b")].into(),
-            current: Arc::default(),
-            timeout: Duration::from_secs(10),
-            inner,
-        };
+        let urls = vec![uri("https://a"), uri("https://b")];
+        let mut servers = Servers::new(urls, Duration::from_secs(10), inner);
         let mut ask = || {
             let answer = runtime.block_on(servers.call(http::Request::get("/x").body(()).unwrap()));
             answer.map_err(|error| error.to_string())

@@ -47,7 +47,7 @@ impl Trouble {
         match error {
             kube::Error::Api(status) => Self::of_status(status.code, &status.message),
             // A stream that ends in the middle; the watcher goes on from where it was.
-            kube::Error::ReadEvents(error) => Some(Self::Unreachable(error.to_string())),
+            kube::Error::ReadEvents(error) => Some(Self::Unreachable(chain(error))),
             kube::Error::Auth(error) => Some(Self::Unauthorized(chain(error))),
             error => Some(Self::Unreachable(chain(error))),
         }
