@@ -38,6 +38,14 @@ fn parse(text: &str, peer: SocketAddr) -> Result<Answer> {
         .ok_or_else(|| Error::unexpected(&peer, format!("an answer of {text:?}")))
 }
 
+/// An answer that ends with what was sent.
+fn parse_echo(answer: &str, sent: &str, peer: SocketAddr) -> Result<Answer> {
+    if !answer.ends_with(sent) {
+        return Err(Error::unexpected(&peer, format!("an answer of {answer:?}")));
+    }
+    parse(answer, peer)
+}
+
 /// An HTTP connection that stays open between requests.
 #[derive(Debug)]
 pub struct Connection {
@@ -80,17 +88,27 @@ impl Connection {
     /// If the connection has ended, an answer takes longer than five seconds, or it is none of a [`crate::Server`]. Where
     /// the connection has ended, the error is an [`Error::Io`].
     pub fn ask(&mut self) -> Result<Answer> {
-        let body = self
-            .exchange()
-            .map_err(Error::io("get an answer from", self.addr))?;
+        let body = self.exchange("GET / HTTP/1.1\r\nHost: lab\r\n\r\n")?;
         parse(&body, self.peer)
     }
 
+    /// Sends a text as the body of a request and reads it back.
+    fn echo(&mut self, text: &str) -> Result<Answer> {
+        let body = self.exchange(&format!(
+            "POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        ))?;
+        parse_echo(&body, text, self.peer)
+    }
+
+    fn exchange(&mut self, request: &str) -> Result<String> {
+        self.try_exchange(request)
+            .map_err(Error::io("get an answer from", self.addr))
+    }
+
     /// The body of the answer to one request.
-    fn exchange(&mut self) -> io::Result<String> {
-        self.stream
-            .get_mut()
-            .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")?;
+    fn try_exchange(&mut self, request: &str) -> io::Result<String> {
+        self.stream.get_mut().write_all(request.as_bytes())?;
         let mut length = 0;
         let mut line = String::new();
         while line != "\r\n" {
@@ -119,6 +137,15 @@ pub fn http_get(host: &Host, addr: SocketAddr) -> Result<Answer> {
     Connection::open(host, addr)?.ask()
 }
 
+/// Sends a text over HTTP, by a new connection, and gets it back.
+///
+/// # Errors
+///
+/// As [`http_get`], and if something else comes back.
+pub fn http_echo(host: &Host, addr: SocketAddr, text: &str) -> Result<Answer> {
+    Connection::open(host, addr)?.echo(text)
+}
+
 /// As [`http_get`], where it may well be that nothing is heard: connection and answer may each take that long.
 ///
 /// # Errors
@@ -144,7 +171,19 @@ pub fn udp_ask(host: &Host, addr: SocketAddr, connected: bool) -> Result<Answer>
 ///
 /// As [`udp_ask`].
 pub fn udp_ask_within(host: &Host, addr: SocketAddr, connected: bool, limit: Duration) -> Result<Answer> {
-    const WORD: &str = "ask";
+    datagram(host, addr, "ask", connected, limit)
+}
+
+/// Sends a text in one UDP datagram, of a socket that is not connected, and gets it back.
+///
+/// # Errors
+///
+/// As [`udp_ask`].
+pub fn udp_echo(host: &Host, addr: SocketAddr, text: &str) -> Result<Answer> {
+    datagram(host, addr, text, false, PATIENCE)
+}
+
+fn datagram(host: &Host, addr: SocketAddr, sent: &str, connected: bool, limit: Duration) -> Result<Answer> {
     let exchange = || {
         let any: IpAddr = if addr.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
@@ -155,11 +194,11 @@ pub fn udp_ask_within(host: &Host, addr: SocketAddr, connected: bool, limit: Dur
         socket.set_read_timeout(Some(limit))?;
         if connected {
             socket.connect(addr)?;
-            socket.send(WORD.as_bytes())?;
+            socket.send(sent.as_bytes())?;
         } else {
-            socket.send_to(WORD.as_bytes(), addr)?;
+            socket.send_to(sent.as_bytes(), addr)?;
         }
-        let mut buffer = [0; 1024];
+        let mut buffer = vec![0; 65_536];
         let (len, from) = socket.recv_from(&mut buffer)?;
         Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from))
     };
@@ -167,8 +206,5 @@ pub fn udp_ask_within(host: &Host, addr: SocketAddr, connected: bool, limit: Dur
         "get a datagram from",
         format!("{addr} at {}", host.name),
     ))?;
-    if !text.ends_with(WORD) {
-        return Err(Error::unexpected(&addr, format!("an answer of {text:?}")));
-    }
-    parse(&text, from)
+    parse_echo(&text, sent, from)
 }

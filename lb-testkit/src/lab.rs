@@ -19,9 +19,6 @@ use crate::{
     topology::{self, Wiring, addresses, pod_name},
 };
 
-/// Number of nodes.
-const NODES: u8 = 2;
-
 /// Labs that this process has built so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -29,6 +26,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Clone, Copy, Debug)]
 pub struct Builder {
     wiring: Wiring,
+    nodes: u8,
     pods: u8,
 }
 
@@ -37,6 +35,13 @@ impl Builder {
     #[must_use]
     pub const fn wiring(mut self, wiring: Wiring) -> Self {
         self.wiring = wiring;
+        self
+    }
+
+    /// How many nodes there are, 99 at most; with [`Wiring::Overlay`] two.
+    #[must_use]
+    pub const fn nodes(mut self, nodes: u8) -> Self {
+        self.nodes = nodes;
         self
     }
 
@@ -56,6 +61,10 @@ impl Builder {
     pub fn build(self) -> Result<Lab> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
+        }
+        if self.wiring == Wiring::Overlay && self.nodes != 2 {
+            let problem = format!("joins two nodes, not {}", self.nodes);
+            return Err(Error::unexpected("the overlay", problem));
         }
         let turn = Turn::take()?;
         let changing = ours::changing();
@@ -106,6 +115,7 @@ impl Lab {
     pub const fn builder() -> Builder {
         Builder {
             wiring: Wiring::Routed,
+            nodes: 2,
             pods: 3,
         }
     }
@@ -113,6 +123,11 @@ impl Lab {
     /// How pods are connected.
     pub const fn wiring(&self) -> Wiring {
         self.wiring
+    }
+
+    /// All nodes, the first one first.
+    pub fn nodes(&self) -> &[Host] {
+        &self.nodes
     }
 
     /// A node, counted from 1.
@@ -131,6 +146,11 @@ impl Lab {
     /// If there is none.
     pub fn pod(&self, node: usize, pod: usize) -> &Host {
         &self.pods[node - 1][pod - 1]
+    }
+
+    /// The pods of each node, as [`Self::nodes`] has them.
+    pub fn pods(&self) -> impl Iterator<Item = &[Host]> {
+        self.pods.iter().map(Vec::as_slice)
     }
 
     /// The client outside.
@@ -172,18 +192,18 @@ impl Lab {
     }
 
     fn make(&mut self, builder: Builder) -> Result<()> {
-        self.make_folders()?;
+        self.make_folders(builder.nodes)?;
         let switch = self.netns("switch");
         let client = self.netns("client");
         let mut names = vec![switch.clone(), client.clone()];
-        let pods: Vec<Vec<String>> = (1..=NODES)
+        let pods: Vec<Vec<String>> = (1..=builder.nodes)
             .map(|node| {
                 (1..=builder.pods)
                     .map(|pod| self.netns(&pod_name(node, pod)))
                     .collect()
             })
             .collect();
-        let nodes: Vec<String> = (1..=NODES)
+        let nodes: Vec<String> = (1..=builder.nodes)
             .map(|node| self.netns(&format!("node{node}")))
             .collect();
         names.extend(nodes.iter().cloned().chain(pods.iter().flatten().cloned()));
@@ -205,7 +225,7 @@ impl Lab {
         ip_batch(&client, &topology::client())?;
         for (node, netns) in (1..).zip(&nodes) {
             let pods = &pods[usize::from(node) - 1];
-            ip_batch(netns, &topology::node(node, NODES, pods, builder.wiring))?;
+            ip_batch(netns, &topology::node(node, builder.nodes, pods, builder.wiring))?;
             for (pod, netns) in (1..).zip(pods) {
                 ip_batch(netns, &topology::pod(node, pod, builder.wiring))?;
             }
@@ -233,12 +253,13 @@ impl Lab {
         Ok(())
     }
 
-    fn make_folders(&self) -> Result<()> {
+    fn make_folders(&self, nodes: u8) -> Result<()> {
         let bpf = self.folder.join("bpf");
         fs::create_dir_all(&bpf).map_err(Error::io("create", bpf.display()))?;
         mount("bpf", &bpf, "bpf", MountFlags::empty(), None::<&std::ffi::CStr>)
             .map_err(Error::io("mount a bpffs at", bpf.display()))?;
-        for folder in ["self", "node1", "node2"] {
+        let of_nodes = (1..=nodes).map(|node| format!("node{node}"));
+        for folder in of_nodes.chain(["self".to_owned()]) {
             let path = self.cgroup.join(folder);
             fs::create_dir_all(&path).map_err(Error::io("create", path.display()))?;
         }

@@ -10,7 +10,7 @@
 //!   pods 10.244.1.11, .12 …                        pods 10.244.2.11, .12 …
 //! ```
 //!
-//! In the wiring [`Wiring::Overlay`] packets between pods of different nodes go through a VXLAN device of each node.
+//! There may be more nodes ([`Builder::nodes`]). In the wiring [`Wiring::Overlay`] packets between pods of different nodes go through a VXLAN device of each node.
 //!
 //! Everything has an IPv6 address of the same shape. A lab is gone when its [`Lab`] is dropped, also by a panic,
 //! SIGINT or SIGTERM; what a killed process left is removed when the next lab is built.
@@ -39,7 +39,7 @@ mod transfer;
 
 pub use self::{
     capture::{Capture, Fragment, Seen},
-    client::{Answer, Connection, http_get, http_get_within, udp_ask, udp_ask_within},
+    client::{Answer, Connection, http_echo, http_get, http_get_within, udp_ask, udp_ask_within, udp_echo},
     command::{output, run_command},
     ears::{Ears, Heard},
     error::{Error, Result},

@@ -1,7 +1,7 @@
 //! Servers that say who they are and whom they talk to.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -22,7 +22,7 @@ const UDP_LOOK: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// HTTP over TCP, and UDP, on one port, in a host's namespace. Each answer is `<name> <address and port of the client>`
-/// and a newline. A UDP datagram is answered with that and the datagram itself.
+/// and a newline, and then what was sent: the body of the request, or the datagram.
 ///
 /// When it is dropped, it is as a process that ended: its port is free and its connections are closed, whatever state
 /// they were in.
@@ -119,17 +119,25 @@ fn answer(mut stream: &TcpStream, name: &str, peer: SocketAddr) -> io::Result<()
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     loop {
+        let mut length = 0;
         while line != "\r\n" {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
         }
         line.clear();
-        let body = format!("{name} {}\n", canonical(peer));
-        // One write is one packet.
-        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(text.as_bytes())?;
+        let mut body = format!("{name} {}\n", canonical(peer)).into_bytes();
+        let own = body.len();
+        body.resize(own + length, 0);
+        reader.read_exact(&mut body[own..])?;
+        // One write, so that a short answer is one packet.
+        let mut text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        text.append(&mut body);
+        stream.write_all(&text)?;
     }
 }
 

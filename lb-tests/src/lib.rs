@@ -16,5 +16,6 @@ pub mod namespace;
 pub mod packets;
 pub mod simulation;
 pub mod stage;
+pub mod talker;
 pub mod traffic;
 pub mod wires;

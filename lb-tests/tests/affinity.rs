@@ -1,11 +1,12 @@
 //! Session affinity, from pods, from the node and from outside.
 
-use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use lb_testkit::{Host, Wiring, http_get};
+use lb_testkit::{Host, Wiring};
 use lb_tests::{
     agent::eventually,
+    cluster::stays,
     manifests::Manifest,
     stage::{ASKS, NODE_PORT, Stage, at, web},
 };
@@ -27,20 +28,6 @@ fn stage(timeout: Option<u32>) -> Result<Stage> {
         }
     }
     Ok(stage)
-}
-
-/// The one server that answers fifteen times in a row, as upstream's test asks.
-fn stays(client: &Host, addr: SocketAddr) -> Result<String> {
-    let mut servers = BTreeSet::new();
-    for _ in 0..15 {
-        servers.insert(http_get(client, addr)?.server);
-    }
-    ensure!(
-        servers.len() == 1,
-        "{} was answered by {servers:?} at {addr}",
-        client.name
-    );
-    Ok(servers.pop_first().unwrap_or_default())
 }
 
 #[test]

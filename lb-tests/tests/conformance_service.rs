@@ -1,79 +1,25 @@
 //! Upstream's tests of Services (`test/e2e/network/service.go` of Kubernetes), with the same observations in the lab:
 //! pods, Services and their changes go through the test API server and its controllers, traffic through namespaces.
-//! docs/conformance.md has the table.
+//! docs/conformance.md has the table; `conformance_endpoints.rs` has what the same file says of endpoints.
 //!
 //! Where upstream asks from a pod and from a pod with the host's network, the clients are a pod and a process of the node.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Host, Lab, Server, Wiring, api::Pod, http_get, udp_ask};
+use lb_testkit::{Host, api::Pod, udp_ask};
 use lb_tests::{
-    agent::Agent,
-    cluster::{Cluster, answered_by, refused, unanswered},
+    cluster::{Over, Play, answered_by, answered_over, refused, unanswered},
     stage::at,
 };
 use serde_json::json;
 
-/// A cluster with agents on both nodes, and a server on ports 8080 and 8081 of each pod but `n1-a`, the client.
-struct Play {
-    _agents: Vec<Agent>,
-    _servers: Vec<Server>,
-    cluster: Cluster,
-}
-
-impl Play {
-    fn new() -> Result<Self> {
-        let cluster = Cluster::on(Lab::builder().wiring(Wiring::Routed).pods_per_node(3).build()?)?;
-        let lab = &cluster.lab;
-        let hosts = [lab.pod(1, 2), lab.pod(1, 3), lab.pod(2, 1), lab.pod(2, 2)];
-        let servers = hosts
-            .iter()
-            .flat_map(|host| [8080, 8081].map(|port| Server::start(host, port)))
-            .collect::<lb_testkit::Result<_>>()?;
-        Ok(Self {
-            _agents: cluster.agents(&[])?,
-            _servers: servers,
-            cluster,
-        })
-    }
-
-    fn lab(&self) -> &Lab {
-        &self.cluster.lab
-    }
-
-    /// A pod and a process of its node.
-    fn clients(&self) -> [&Host; 2] {
-        [self.lab().pod(1, 1), self.lab().node(1)]
-    }
-
-    /// Two servers, one on each node.
-    fn servers(&self) -> [&Host; 2] {
-        [self.lab().pod(1, 2), self.lab().pod(2, 1)]
-    }
-
-    /// Creates the pods of [`Self::servers`].
-    fn pods(&self, app: &str) -> Result<()> {
-        self.servers()
-            .iter()
-            .try_for_each(|host| self.cluster.pod(host, app))
-    }
-}
-
-fn port(number: u16) -> serde_json::Value {
-    json!({"port": number, "targetPort": 8080, "protocol": "TCP"})
-}
-
 #[test]
-fn a_service_serves_its_endpoints() {
-    basic().unwrap();
-}
-
-fn basic() -> Result<()> {
+fn a_service_serves_its_endpoints() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
     let [near, far] = play.servers();
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": [port(80)]}))?;
+    let web = play.web(&json!({}))?;
     refused(&clients, &web.at(80)).context("no pods yet")?;
     cluster.pod(near, "web")?;
     answered_by(&clients, &web.at(80), &[near])?;
@@ -86,11 +32,7 @@ fn basic() -> Result<()> {
 }
 
 #[test]
-fn a_multiport_service_serves_each_port_by_its_own_endpoints() {
-    multiport().unwrap();
-}
-
-fn multiport() -> Result<()> {
+fn a_multiport_service_serves_each_port_by_its_own_endpoints() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
     let [near, far] = play.servers();
@@ -98,7 +40,7 @@ fn multiport() -> Result<()> {
         {"name": "one", "port": 80, "targetPort": "one"},
         {"name": "two", "port": 81, "targetPort": "two"},
     ]);
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": ports}))?;
+    let web = play.web(&json!({"ports": ports}))?;
     let pod = |host: &Host, node: &str, port: &str, number: u16| {
         let pod = Pod::new(&host.name, &[host.v4.into(), host.v6.into()]);
         cluster
@@ -114,36 +56,7 @@ fn multiport() -> Result<()> {
 }
 
 #[test]
-fn named_target_ports_may_have_another_number_in_each_pod() {
-    named_ports().unwrap();
-}
-
-fn named_ports() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, clients) = (&play.cluster, play.clients());
-    for (host, node, number) in [
-        (play.servers()[0], "node1", 8080),
-        (play.servers()[1], "node2", 8081),
-    ] {
-        let pod = Pod::new(&host.name, &[host.v4.into(), host.v6.into()]);
-        let pod = pod.label("app", "web").node(node).port("http", "TCP", number);
-        cluster.api.create_pod(pod)?;
-    }
-    let ports = json!([{"port": 80, "targetPort": "http"}]);
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": ports}))?;
-    ensure!(
-        cluster.api.slices("web").len() == 4,
-        "two numbers in two families take four slices"
-    );
-    answered_by(&clients, &web.at(80), &play.servers())
-}
-
-#[test]
-fn ports_are_added_and_deleted() {
-    changing_ports().unwrap();
-}
-
-fn changing_ports() -> Result<()> {
+fn ports_are_added_and_deleted() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
     play.pods("web")?;
@@ -153,7 +66,7 @@ fn changing_ports() -> Result<()> {
             .map(|port| json!({"name": format!("p{port}"), "port": port, "targetPort": 8080}));
         json!(ports.collect::<Vec<_>>())
     };
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": named(&[80])}))?;
+    let web = play.web(&json!({"ports": named(&[80])}))?;
     answered_by(&clients, &web.at(80), &play.servers())?;
     cluster.change("web", &json!({"ports": named(&[80, 81])}))?;
     answered_by(&clients, &web.at(81), &play.servers())?;
@@ -163,72 +76,72 @@ fn changing_ports() -> Result<()> {
 }
 
 #[test]
-fn a_pod_reaches_itself_through_its_service() {
-    hairpin().unwrap();
+fn one_port_serves_several_protocols() -> Result<()> {
+    let play = Play::new()?;
+    let cluster = &play.cluster;
+    let [near, far] = play.servers();
+    cluster.pod(near, "web")?;
+    cluster.pod(far, "dns")?;
+    let both = Play::ports(53);
+    let web = play.web(&json!({"ports": both}))?;
+    answered_by(&play.clients(), &web.at(53), &[near])?;
+    for client in play.clients() {
+        for addr in web.at(53) {
+            ensure!(udp_ask(client, addr, false)?.server == near.name);
+        }
+    }
+    // One of them goes: the other stays.
+    cluster.change("web", &json!({"ports": [both[1]]}))?;
+    refused(&play.clients(), &web.at(53))?;
+    for client in play.clients() {
+        ensure!(udp_ask(client, web.at(53)[0], false)?.server == near.name);
+    }
+    Ok(())
 }
 
-fn hairpin() -> Result<()> {
+#[test]
+fn a_pod_reaches_itself_through_its_service() -> Result<()> {
     let play = Play::new()?;
     let own = play.servers()[0];
     play.cluster.pod(own, "web")?;
-    let web = play
-        .cluster
-        .service("web", &json!({"selector": {"app": "web"}, "ports": [port(80)]}))?;
+    let web = play.web(&json!({}))?;
     answered_by(&[own], &web.at(80), &[own])
 }
 
 #[test]
-fn services_go_up_and_down_and_come_again() {
-    up_and_down().unwrap();
-}
-
-fn up_and_down() -> Result<()> {
+fn services_go_up_and_down_and_come_again() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
     play.pods("web")?;
-    let spec = || json!({"selector": {"app": "web"}, "ports": [port(80)]});
-    let one = cluster.service("one", &spec())?;
-    let two = cluster.service("two", &spec())?;
+    let one = play.service("one", &json!({}))?;
+    let two = play.service("two", &json!({}))?;
     answered_by(&clients, &one.at(80), &play.servers())?;
     cluster.api.delete("services", "default/one")?;
     unanswered(&clients, &one.at(80))?;
     answered_by(&clients, &two.at(80), &play.servers()).context("the other one stays")?;
-    let three = cluster.service("three", &spec())?;
+    let three = play.service("three", &json!({}))?;
     answered_by(&clients, &three.at(80), &play.servers())?;
     // Again under its name, as a cluster's user would: at its former addresses.
-    let mut again = spec();
-    again["clusterIPs"] = json!(one.ips);
-    again["clusterIP"] = json!(one.ips[0]);
-    let again = cluster.service("one", &again)?;
+    let again = play.service("one", &json!({"clusterIPs": one.ips, "clusterIP": one.ips[0]}))?;
     ensure!(again.ips == one.ips);
     answered_by(&clients, &one.at(80), &play.servers())
 }
 
 #[test]
-fn a_node_port_is_served_at_the_cluster_ip_and_at_every_node_over_tcp_and_udp() {
-    node_port().unwrap();
-}
-
-fn node_port() -> Result<()> {
+fn a_node_port_is_served_at_the_cluster_ip_and_at_every_node_over_tcp_and_udp() -> Result<()> {
     let play = Play::new()?;
-    let (cluster, lab) = (&play.cluster, play.lab());
+    let cluster = &play.cluster;
     play.pods("web")?;
     let ports = json!([
         {"name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP", "nodePort": 31_234},
         {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP", "nodePort": 31_234},
     ]);
-    let spec = json!({"type": "NodePort", "selector": {"app": "web"}, "ports": ports});
-    let web = cluster.service("web", &spec)?;
+    let web = play.web(&json!({"type": "NodePort", "ports": ports}))?;
     ensure!(web.node_ports == [31_234, 31_234]);
-    answered_by(&play.clients(), &web.at(80), &play.servers())?;
-    let nodes: Vec<_> = [1, 2]
-        .into_iter()
-        .flat_map(|node| [at(lab.node(node).v4, 31_234), at(lab.node(node).v6, 31_234)])
-        .collect();
-    let [pod, node] = play.clients();
-    let clients = [pod, node, lab.client()];
-    answered_by(&clients, &nodes, &play.servers())?;
-    for client in clients {
+    answered_over(&Over::ALL, &play.clients(), &web.at(80), &play.servers())?;
+    let nodes = cluster.at_nodes(31_234);
+    answered_over(&Over::ALL, &play.all_clients(), &nodes, &play.servers())?;
+    for client in play.all_clients() {
         for addr in &nodes {
             let answer =
                 udp_ask(client, *addr, false).with_context(|| format!("{} asks {addr}", client.name))?;
@@ -239,11 +152,24 @@ fn node_port() -> Result<()> {
 }
 
 #[test]
-fn external_names_become_services_and_back() {
-    external_name().unwrap();
+fn an_external_ip_that_no_node_has_is_served() -> Result<()> {
+    let play = Play::new()?;
+    let cluster = &play.cluster;
+    play.pods("web")?;
+    let ips = ["203.0.113.20", "2001:db8:7::20"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    play.web(&json!({"externalIPs": ips}))?;
+    let addrs = ips.map(|ip| at(ip, 80));
+    answered_over(&Over::ALL, &play.clients(), &addrs, &play.servers())?;
+    for node in [1, 2] {
+        ips.iter().try_for_each(|ip| cluster.route(*ip, node))?;
+        answered_over(&Over::ALL, &[play.lab().client()], &addrs, &play.servers())?;
+    }
+    cluster.change("web", &json!({"externalIPs": null}))?;
+    unanswered(&play.all_clients(), &addrs)
 }
 
-fn external_name() -> Result<()> {
+#[test]
+fn external_names_become_services_and_back() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients, lab) = (&play.cluster, play.clients(), play.lab());
     play.pods("web")?;
@@ -254,14 +180,12 @@ fn external_name() -> Result<()> {
     for kind in ["ClusterIP", "NodePort"] {
         cluster.change(
             "web",
-            &json!({"type": kind, "externalName": null, "selector": {"app": "web"}, "ports": [port(80)]}),
+            &json!({"type": kind, "externalName": null, "selector": {"app": "web"}, "ports": Play::ports(80)}),
         )?;
         let web = cluster.allocated("web")?;
         answered_by(&clients, &web.at(80), &play.servers()).with_context(|| kind.to_owned())?;
         let mut addrs = web.at(80);
-        for node_port in &web.node_ports {
-            addrs.push(at(lab.node(1).v4, *node_port));
-        }
+        addrs.extend(web.node_ports.first().map(|port| at(lab.node(1).v4, *port)));
         answered_by(&clients, &addrs, &play.servers())?;
         cluster.change(
             "web",
@@ -276,77 +200,11 @@ fn external_name() -> Result<()> {
 }
 
 #[test]
-fn unready_pods_serve_where_their_service_publishes_them() {
-    publish_not_ready().unwrap();
-}
-
-fn publish_not_ready() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, clients) = (&play.cluster, play.clients());
-    let [near, _] = play.servers();
-    cluster.pod(near, "web")?;
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": [port(80)]}))?;
-    answered_by(&clients, &web.at(80), &[near])?;
-    cluster.api.set_ready("default/n1-b", false)?;
-    refused(&clients, &web.at(80))?;
-    cluster.change("web", &json!({"publishNotReadyAddresses": true}))?;
-    answered_by(&clients, &web.at(80), &[near])?;
-    cluster.change("web", &json!({"publishNotReadyAddresses": false}))?;
-    refused(&clients, &web.at(80))?;
-    // Terminating and unready: the same.
-    cluster.api.terminate("default/n1-b")?;
-    refused(&clients, &web.at(80))?;
-    cluster.change("web", &json!({"publishNotReadyAddresses": true}))?;
-    answered_by(&clients, &web.at(80), &[near])
-}
-
-#[test]
-fn affinity_keeps_a_client_with_its_endpoint_and_can_be_switched() {
-    affinity().unwrap();
-}
-
-fn affinity() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, lab) = (&play.cluster, play.lab());
-    let hosts = [lab.pod(1, 2), lab.pod(1, 3), lab.pod(2, 1), lab.pod(2, 2)];
-    hosts.iter().try_for_each(|host| cluster.pod(host, "web"))?;
-    let spec = json!({
-        "type": "NodePort", "selector": {"app": "web"}, "ports": [port(80)], "sessionAffinity": "ClientIP",
-    });
-    let web = cluster.service("web", &spec)?;
-    let pod = lab.pod(1, 1);
-    let mut addrs = web.at(80);
-    addrs.push(at(lab.node(2).v4, web.node_ports[0]));
-    let fifteen =
-        |addr| -> Result<BTreeSet<String>> { (0..15).map(|_| Ok(http_get(pod, addr)?.server)).collect() };
-    // The answers mean something only when all four endpoints are there.
-    cluster.change("web", &json!({"sessionAffinity": "None"}))?;
-    answered_by(&[pod], &addrs, &hosts)?;
-    for _ in 0..2 {
-        cluster.change("web", &json!({"sessionAffinity": "ClientIP"}))?;
-        for addr in &addrs {
-            lb_tests::agent::eventually(std::time::Duration::from_secs(30), || {
-                let servers = fifteen(*addr)?;
-                ensure!(servers.len() == 1, "{addr}: {servers:?} have answered one client");
-                Ok(())
-            })?;
-        }
-        cluster.change("web", &json!({"sessionAffinity": "None"}))?;
-        answered_by(&[pod], &addrs, &hosts)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn services_of_another_proxy_and_headless_ones_are_not_served() {
-    labels().unwrap();
-}
-
-fn labels() -> Result<()> {
+fn services_of_another_proxy_and_headless_ones_are_not_served() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
     play.pods("web")?;
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": [port(80)]}))?;
+    let web = play.web(&json!({}))?;
     for label in [
         "service.kubernetes.io/service-proxy-name",
         "service.kubernetes.io/headless",
@@ -365,146 +223,7 @@ fn labels() -> Result<()> {
 }
 
 #[test]
-fn evicted_pods_leave_a_service_that_refuses() {
-    evicted().unwrap();
-}
-
-fn evicted() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, clients) = (&play.cluster, play.clients());
-    let [near, _] = play.servers();
-    cluster.pod(near, "web")?;
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": [port(80)]}))?;
-    answered_by(&clients, &web.at(80), &[near])?;
-    cluster.api.evict("default/n1-b")?;
-    refused(&clients, &web.at(80))
-}
-
-#[test]
-fn policy_local_keeps_traffic_on_the_node_and_the_client_s_address() {
-    policies().unwrap();
-}
-
-fn policies() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, lab) = (&play.cluster, play.lab());
-    play.pods("web")?;
-    let [near, far] = play.servers();
-    let spec = json!({"selector": {"app": "web"}, "ports": [port(80)], "internalTrafficPolicy": "Local"});
-    let inner = cluster.service("inner", &spec)?;
-    answered_by(&[lab.pod(1, 1), lab.node(1)], &inner.at(80), &[near])?;
-    answered_by(&[lab.pod(2, 3), lab.node(2)], &inner.at(80), &[far])?;
-    let spec = json!({
-        "type": "NodePort", "selector": {"app": "web"}, "ports": [port(80)], "externalTrafficPolicy": "Local",
-    });
-    let outer = cluster.service("outer", &spec)?;
-    for (node, server) in [(1, near), (2, far)] {
-        let addr = at(lab.node(node).v4, outer.node_ports[0]);
-        answered_by(&[lab.client()], &[addr], &[server])?;
-        let answer = http_get(lab.client(), addr)?;
-        ensure!(
-            answer.client.ip() == lab.client().v4,
-            "{answer:?}: the client's address is kept"
-        );
-    }
-    Ok(())
-}
-
-#[test]
-fn terminating_endpoints_stand_in_when_no_other_is_ready() {
-    fallback().unwrap();
-}
-
-fn fallback() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, lab) = (&play.cluster, play.lab());
-    play.pods("web")?;
-    let [near, far] = play.servers();
-    let spec = |internal: &str, external: &str| {
-        json!({
-            "type": "NodePort", "selector": {"app": "web"}, "ports": [port(80)],
-            "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
-        })
-    };
-    let all = cluster.service("all", &spec("Cluster", "Cluster"))?;
-    let local = cluster.service("local", &spec("Local", "Local"))?;
-    let clients = play.clients();
-    answered_by(&clients, &all.at(80), &[near, far])?;
-    cluster.api.terminate("default/n1-b")?;
-    answered_by(&clients, &all.at(80), &[far]).context("a ready one is left")?;
-    answered_by(&clients, &local.at(80), &[near]).context("none that is ready is left on the node")?;
-    cluster.api.terminate("default/n2-a")?;
-    answered_by(&clients, &all.at(80), &[near, far])?;
-    for (service, servers) in [(&all, &[near, far][..]), (&local, &[near])] {
-        let addr = at(lab.node(1).v4, service.node_ports[0]);
-        answered_by(&[lab.client()], &[addr], servers)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn one_port_serves_several_protocols() {
-    protocols().unwrap();
-}
-
-fn protocols() -> Result<()> {
-    let play = Play::new()?;
-    let cluster = &play.cluster;
-    let [near, far] = play.servers();
-    cluster.pod(near, "web")?;
-    cluster.pod(far, "dns")?;
-    let both = json!([
-        {"name": "tcp", "port": 53, "targetPort": 8080, "protocol": "TCP"},
-        {"name": "udp", "port": 53, "targetPort": 8080, "protocol": "UDP"},
-    ]);
-    let web = cluster.service("web", &json!({"selector": {"app": "web"}, "ports": both}))?;
-    answered_by(&play.clients(), &web.at(53), &[near])?;
-    for client in play.clients() {
-        for addr in web.at(53) {
-            ensure!(udp_ask(client, addr, false)?.server == near.name);
-        }
-    }
-    // One of them goes: the other stays.
-    cluster.change("web", &json!({"ports": [both[1]]}))?;
-    refused(&play.clients(), &web.at(53))?;
-    for client in play.clients() {
-        ensure!(udp_ask(client, web.at(53)[0], false)?.server == near.name);
-    }
-    Ok(())
-}
-
-#[test]
-fn traffic_stays_near_as_its_distribution_says() {
-    distribution().unwrap();
-}
-
-fn distribution() -> Result<()> {
-    let play = Play::new()?;
-    let (cluster, lab) = (&play.cluster, play.lab());
-    play.pods("web")?;
-    let [near, far] = play.servers();
-    let here = [lab.pod(1, 1), lab.node(1)];
-    for kind in ["PreferClose", "PreferSameZone", "PreferSameNode"] {
-        let spec = json!({"selector": {"app": "web"}, "ports": [port(80)], "trafficDistribution": kind});
-        let name = kind.to_lowercase();
-        let web = cluster.service(&name, &spec)?;
-        answered_by(&here, &web.at(80), &[near]).with_context(|| kind.to_owned())?;
-        answered_by(&[lab.pod(2, 3), lab.node(2)], &web.at(80), &[far]).with_context(|| kind.to_owned())?;
-        // Failover, and return.
-        cluster.api.set_ready("default/n1-b", false)?;
-        answered_by(&here, &web.at(80), &[far]).with_context(|| format!("{kind}, failover"))?;
-        cluster.api.set_ready("default/n1-b", true)?;
-        answered_by(&here, &web.at(80), &[near]).with_context(|| format!("{kind}, return"))?;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_new_service_cidr_is_served() {
-    service_cidr().unwrap();
-}
-
-fn service_cidr() -> Result<()> {
+fn a_new_service_cidr_is_served() -> Result<()> {
     let play = Play::new()?;
     let cluster = &play.cluster;
     play.pods("web")?;
@@ -512,11 +231,10 @@ fn service_cidr() -> Result<()> {
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "second"}, "spec": {"cidrs": ["10.97.0.0/24"]},
     }))?;
-    let spec = json!({
-        "selector": {"app": "web"}, "ports": [port(80)], "clusterIP": "10.97.0.10", "clusterIPs": ["10.97.0.10"],
-        "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"],
-    });
-    let web = cluster.service("web", &spec)?;
+    let web = play.web(&json!({
+        "clusterIP": "10.97.0.10", "clusterIPs": ["10.97.0.10"], "ipFamilyPolicy": "SingleStack",
+        "ipFamilies": ["IPv4"],
+    }))?;
     answered_by(&play.clients(), &web.at(80), &play.servers())?;
     unanswered(&play.clients(), &[at([10, 97, 0, 11], 80)]).context("nobody has that address")
 }

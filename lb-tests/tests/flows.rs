@@ -15,52 +15,12 @@ use lb_tests::{
     flow_tables::{evict_all, maps},
     manifests::Manifest,
     stage::{Stage, address, at, web},
+    talker::Talker,
 };
 use lb_userspace::flows;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A UDP socket of a host that is kept.
-struct Talker {
-    socket: UdpSocket,
-    to: SocketAddr,
-}
-
-impl Talker {
-    fn new(host: &Host, to: SocketAddr) -> Result<Self> {
-        let from = at(address(host, to), 0);
-        let socket = host.run(|| UdpSocket::bind(from))??;
-        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-        Ok(Self { socket, to })
-    }
-
-    fn send(&self) -> Result<()> {
-        self.socket.send_to(b"ask", self.to)?;
-        Ok(())
-    }
-
-    /// Who answers the next datagram.
-    fn ask(&self) -> Result<String> {
-        let mut buffer = [0; 256];
-        self.send()?;
-        let (len, from) = self.socket.recv_from(&mut buffer).context("no answer")?;
-        ensure!(from == self.to, "an answer from {from} instead of {}", self.to);
-        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
-        let name = text.split(' ').next().unwrap_or_default();
-        Ok(name.to_owned())
-    }
-
-    /// Asks until that host answers.
-    fn reaches(&self, host: &Host) -> Result<()> {
-        eventually(PATIENCE, || {
-            let server = self.ask()?;
-            ensure!(server == host.name, "{server} answered instead of {}", host.name);
-            Ok(())
-        })
-        .map(drop)
-    }
-}
 
 /// The addresses of the service of that number.
 fn service(number: u16, port: u16) -> [SocketAddr; 2] {

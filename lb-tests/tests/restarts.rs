@@ -1,19 +1,15 @@
 //! Agents that are restarted and killed under traffic: no request fails and no stream breaks.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Connection, Host, Server, Wiring, http_get};
+use anyhow::{Context as _, Result};
+use lb_testkit::{Server, Wiring};
 use lb_tests::{
     agent::Agent,
     cluster::Cluster,
     manifests::Manifest,
     stage::{NODE_PORT, at, web},
+    traffic::{requests, stream, under_traffic},
 };
 use rustix::process::Signal;
 
@@ -21,38 +17,6 @@ use rustix::process::Signal;
 const RESTARTS: u32 = 20;
 /// And deaths without a word.
 const KILLS: u32 = 10;
-
-/// Traffic of one client: new connections, and one that stays open.
-struct Traffic<'a> {
-    client: &'a Host,
-    addr: SocketAddr,
-    stop: &'a AtomicBool,
-    asked: AtomicU64,
-}
-
-impl Traffic<'_> {
-    fn requests(&self) -> Result<()> {
-        while !self.stop.load(Ordering::Relaxed) {
-            http_get(self.client, self.addr)
-                .with_context(|| format!("a new connection from {} to {}", self.client.name, self.addr))?;
-            self.asked.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn stream(&self) -> Result<()> {
-        let what = || format!("the stream from {} to {}", self.client.name, self.addr);
-        let mut stream = Connection::open(self.client, self.addr).with_context(what)?;
-        let first = stream.ask().with_context(what)?;
-        while !self.stop.load(Ordering::Relaxed) {
-            let answer = stream.ask().with_context(what)?;
-            ensure!(answer.server == first.server, "{} changed its endpoint", what());
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }
-}
 
 #[test]
 fn twenty_restarts_and_ten_kills_under_traffic_lose_no_request_and_no_stream() {
@@ -72,45 +36,17 @@ fn restarts() -> Result<()> {
         .endpoint(lab.pod(2, 1), "node2");
     cluster.apply(&manifest)?;
     let mut agents = cluster.agents(&[])?;
-    let stop = AtomicBool::new(false);
-    let traffic = [
+    let clients = [
         (lab.pod(1, 1), web()[0]),
         (lab.pod(1, 1), web()[1]),
         (lab.node(1), web()[0]),
         (lab.client(), at(lab.node(1).v4, NODE_PORT)),
-    ]
-    .map(|(client, addr)| Traffic {
-        client,
-        addr,
-        stop: &stop,
-        asked: AtomicU64::new(0),
-    });
-    thread::scope(|scope| {
-        let clients: Vec<_> = traffic
-            .iter()
-            .flat_map(|traffic| {
-                [
-                    scope.spawn(|| traffic.requests()),
-                    scope.spawn(|| traffic.stream()),
-                ]
-            })
-            .collect();
-        let done = mistreat(&cluster, &mut agents[0], || {
-            clients.iter().any(thread::ScopedJoinHandle::is_finished)
-        });
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            client
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
-        done
-    })?;
-    for traffic in &traffic {
-        let asked = traffic.asked.load(Ordering::Relaxed);
-        ensure!(asked > 100, "{} asked {asked} times only", traffic.client.name);
-    }
-    Ok(())
+    ];
+    let clients = clients
+        .into_iter()
+        .flat_map(|(host, addr)| [requests(host, addr), stream(host, addr)])
+        .collect();
+    under_traffic(clients, 50, |failed| mistreat(&cluster, &mut agents[0], failed))
 }
 
 /// Restarts and kills the agent of node 1, until `failed` says that there is no point in it any more.

@@ -1,32 +1,34 @@
-//! A lab with an API server: two nodes, and what a cluster knows of them.
+//! A lab with an API server: its nodes, and what a cluster knows of them.
+
+mod observe;
+mod play;
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use lb_testkit::{
     Host, Lab, Wiring,
     api::{ADMIN, ApiServer, Pod},
-    http_get_within, output,
+    output,
 };
 use serde_json::{Value, json};
 
+pub use self::{
+    observe::{Over, WITHIN, answered_by, answered_over, curl, refused, refused_over, stays, unanswered},
+    play::Play,
+};
 use crate::{
-    agent::{Agent, eventually},
+    agent::{Agent, at_once},
     manifests::Manifest,
 };
-
-/// How long Kubernetes' own tests wait for a change of endpoints (`KubeProxyEndpointLagTimeout`).
-const WITHIN: Duration = Duration::from_secs(30);
 
 /// Port of the API server.
 const PORT: u16 = 6443;
 
-/// A lab with an API server on the host outside. Node 1 is in zone `a`, node 2 in zone `b`.
+/// A lab with an API server on the host outside. Node 1 is in zone `a`, node 2 in zone `b`, and so on.
 pub struct Cluster {
     /// The API server.
     pub api: ApiServer,
@@ -54,9 +56,9 @@ impl Cluster {
         let api = ApiServer::start(lab.client(), SocketAddr::new(lab.client().v4.into(), PORT))?;
         let kubeconfig = lab.folder().join("kubeconfig");
         api.kubeconfig(&kubeconfig, ADMIN, &api.urls())?;
-        for (node, zone) in [(1, "a"), (2, "b")] {
-            let host = lab.node(node);
-            api.create_node(&host.name, &[host.v4.into(), host.v6.into()], Some(zone))?;
+        for (host, zone) in lab.nodes().iter().zip('a'..) {
+            let ips = [host.v4.into(), host.v6.into()];
+            api.create_node(&host.name, &ips, Some(&zone.to_string()))?;
         }
         api.create(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
@@ -80,13 +82,17 @@ impl Cluster {
         Agent::start_for(&self.lab, node, &self.kubeconfig, more)
     }
 
-    /// Starts the agents of both nodes.
+    /// Starts the agents of all nodes.
     ///
     /// # Errors
     ///
     /// If one does not come to serve.
     pub fn agents(&self, more: &[&str]) -> Result<Vec<Agent>> {
-        [1, 2].into_iter().map(|node| self.agent(node, more)).collect()
+        let (lab, kubeconfig) = (&self.lab, &self.kubeconfig);
+        let started = at_once(1..=lab.nodes().len(), |node| {
+            Agent::start_for(lab, node, kubeconfig, more)
+        });
+        started.into_iter().collect()
     }
 
     /// Creates or replaces a Service and its slices.
@@ -148,9 +154,7 @@ impl Cluster {
     /// If the API server refuses it.
     pub fn service(&self, name: &str, spec: &Value) -> Result<Allocated> {
         let mut whole = json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]});
-        for (field, value) in spec.as_object().into_iter().flatten() {
-            whole[field] = value.clone();
-        }
+        put(&mut whole, spec);
         self.api.create_service(name, &whole)?;
         self.allocated(name)
     }
@@ -190,6 +194,53 @@ impl Cluster {
         self.api.patch("services", &name, &json!({"spec": spec}))?;
         Ok(())
     }
+
+    /// Gives a Service addresses outside, or takes them back if there are none, as a load balancer's controller does.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that name.
+    pub fn balance(&self, name: &str, ips: &[IpAddr]) -> Result<()> {
+        let ingress: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect();
+        let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        self.api.patch("services", &format!("default/{name}"), &status)?;
+        Ok(())
+    }
+
+    /// From now on the client outside reaches an address by way of a node, counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// If there cannot be such a route.
+    pub fn route(&self, ip: IpAddr, node: usize) -> Result<()> {
+        let node = self.lab.node(node);
+        let via = if ip.is_ipv4() {
+            node.v4.to_string()
+        } else {
+            node.v6.to_string()
+        };
+        let mut command = self.lab.client().command("ip");
+        output(command.args(["route", "replace", &ip.to_string(), "via", &via]))?;
+        Ok(())
+    }
+
+    /// A port at every address of every node.
+    pub fn at_nodes(&self, port: u16) -> Vec<SocketAddr> {
+        let nodes = self.lab.nodes().iter();
+        nodes.flat_map(|node| addresses(node, port)).collect()
+    }
+}
+
+/// A port at both addresses of a host.
+pub fn addresses(host: &Host, port: u16) -> [SocketAddr; 2] {
+    [(host.v4, port).into(), (host.v6, port).into()]
+}
+
+/// Puts the fields of an object in the place of those of another.
+fn put(of: &mut Value, fields: &Value) {
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        of[field] = value.clone();
+    }
 }
 
 /// Resource and name of a Service or slice of the namespace `default`.
@@ -226,111 +277,4 @@ impl Allocated {
     pub fn at(&self, port: u16) -> Vec<SocketAddr> {
         self.ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
     }
-}
-
-/// Who answers at an address, asked often enough that each of a few endpoints does.
-///
-/// # Errors
-///
-/// If a request is not answered.
-pub fn who(client: &Host, addr: SocketAddr) -> Result<BTreeSet<String>> {
-    (0..24)
-        .map(|_| {
-            let answer = http_get_within(client, addr, Duration::from_secs(2))
-                .with_context(|| format!("{} asks {addr}", client.name))?;
-            Ok(answer.server)
-        })
-        .collect()
-}
-
-/// Waits until just these answer, to each of the clients at each of the addresses.
-///
-/// # Errors
-///
-/// If it does not come to that within half a minute, which is what Kubernetes' own tests allow for endpoints.
-pub fn answered_by(clients: &[&Host], addrs: &[SocketAddr], servers: &[&Host]) -> Result<()> {
-    let wanted: BTreeSet<String> = servers.iter().map(|host| host.name.clone()).collect();
-    for client in clients {
-        for addr in addrs {
-            eventually(WITHIN, || {
-                let found = who(client, *addr)?;
-                ensure!(
-                    found == wanted,
-                    "{} asks {addr}: {found:?} answer, not {wanted:?}",
-                    client.name
-                );
-                Ok(())
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the clients are refused, at each of the addresses.
-///
-/// # Errors
-///
-/// If it does not come to that within half a minute.
-pub fn refused(clients: &[&Host], addrs: &[SocketAddr]) -> Result<()> {
-    for client in clients {
-        for addr in addrs {
-            eventually(WITHIN, || {
-                let refusal = match http_get_within(client, *addr, Duration::from_secs(2)) {
-                    Ok(answer) => anyhow::bail!("{} asks {addr}: {} answers", client.name, answer.server),
-                    Err(refusal) => format!("{refusal:?}"),
-                };
-                ensure!(
-                    refusal.contains("ConnectionRefused"),
-                    "{} asks {addr}: {refusal}",
-                    client.name
-                );
-                Ok(())
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Waits until nothing answers the clients, at each of the addresses, whatever they hear instead.
-///
-/// # Errors
-///
-/// If it does not come to that within half a minute.
-pub fn unanswered(clients: &[&Host], addrs: &[SocketAddr]) -> Result<()> {
-    for client in clients {
-        for addr in addrs {
-            eventually(WITHIN, || {
-                let answer = http_get_within(client, *addr, Duration::from_millis(300));
-                ensure!(answer.is_err(), "{} asks {addr}: {answer:?}", client.name);
-                Ok(())
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// What curl gets from a host: status and body, in that order, apart by a space.
-///
-/// # Errors
-///
-/// If there is no answer.
-pub fn curl(host: &Host, url: &str) -> Result<(u16, String)> {
-    let text = output(
-        host.command("curl")
-            .args([
-                "--silent",
-                "--show-error",
-                "--max-time",
-                "10",
-                "--globoff",
-                "--write-out",
-                "\n%{http_code}",
-            ])
-            .arg(url),
-    )?;
-    let (body, status) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
-    Ok((
-        status.parse().with_context(|| format!("{url}: {text}"))?,
-        body.to_owned(),
-    ))
 }

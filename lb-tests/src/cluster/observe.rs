@@ -1,0 +1,191 @@
+//! What clients of a cluster see, waited for as Kubernetes' own tests wait for it.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_testkit::{Answer, Host, http_get, http_get_within, output, udp_ask_within};
+
+use crate::agent::{at_once, eventually};
+
+/// How long Kubernetes' own tests wait for a change of endpoints (`KubeProxyEndpointLagTimeout`).
+pub const WITHIN: Duration = Duration::from_secs(30);
+/// How long an answer may take that is expected.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long is listened for one that is not.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// How clients ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// By a new connection.
+    Tcp,
+    /// By a datagram of a new socket.
+    Udp,
+}
+
+impl Over {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// Asks once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer within that time.
+    pub fn ask(self, client: &Host, addr: SocketAddr, limit: Duration) -> Result<Answer> {
+        let answer = match self {
+            Self::Tcp => http_get_within(client, addr, limit),
+            Self::Udp => udp_ask_within(client, addr, true, limit),
+        };
+        answer.with_context(|| format!("{} asks {addr} over {self:?}", client.name))
+    }
+
+    /// Who answers, asked often enough that each of a few endpoints does.
+    fn who(self, client: &Host, addr: SocketAddr) -> Result<BTreeSet<String>> {
+        (0..24)
+            .map(|_| Ok(self.ask(client, addr, ANSWER)?.server))
+            .collect()
+    }
+}
+
+/// Waits until just these answer over TCP, to each of the clients at each of the addresses.
+///
+/// # Errors
+///
+/// If it does not come to that within half a minute, which is what Kubernetes' own tests allow for endpoints.
+pub fn answered_by(clients: &[&Host], addrs: &[SocketAddr], servers: &[&Host]) -> Result<()> {
+    answered_over(&[Over::Tcp], clients, addrs, servers)
+}
+
+/// As [`answered_by`], in each of these ways.
+///
+/// # Errors
+///
+/// As [`answered_by`].
+pub fn answered_over(
+    ways: &[Over],
+    clients: &[&Host],
+    addrs: &[SocketAddr],
+    servers: &[&Host],
+) -> Result<()> {
+    let wanted: BTreeSet<String> = servers.iter().map(|host| host.name.clone()).collect();
+    for (way, client, addr) in questions(ways, clients, addrs) {
+        eventually(WITHIN, || {
+            let found = way.who(client, addr)?;
+            ensure!(
+                found == wanted,
+                "{} asks {addr} over {way:?}: {found:?} answer, not {wanted:?}",
+                client.name
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until the clients are refused over TCP, at each of the addresses.
+///
+/// # Errors
+///
+/// If it does not come to that within half a minute.
+pub fn refused(clients: &[&Host], addrs: &[SocketAddr]) -> Result<()> {
+    refused_over(&[Over::Tcp], clients, addrs)
+}
+
+/// As [`refused`], in each of these ways. All ask at once: IPv6 takes a second to tell of some refusals.
+///
+/// # Errors
+///
+/// As [`refused`].
+pub fn refused_over(ways: &[Over], clients: &[&Host], addrs: &[SocketAddr]) -> Result<()> {
+    let asked = at_once(questions(ways, clients, addrs), |(way, client, addr)| {
+        eventually(WITHIN, || {
+            let refusal = match way.ask(client, addr, ANSWER) {
+                Ok(answer) => bail!("{} asks {addr}: {} answers", client.name, answer.server),
+                Err(refusal) => refusal,
+            };
+            ensure!(format!("{refusal:?}").contains("refused"), "{refusal:?}");
+            Ok(())
+        })
+    });
+    asked.into_iter().try_for_each(|one| one.map(drop))
+}
+
+/// Waits until nothing answers the clients over TCP or UDP, at each of the addresses, whatever they hear instead.
+///
+/// # Errors
+///
+/// If it does not come to that within half a minute.
+pub fn unanswered(clients: &[&Host], addrs: &[SocketAddr]) -> Result<()> {
+    let asked = at_once(questions(&Over::ALL, clients, addrs), |(way, client, addr)| {
+        eventually(WITHIN, || {
+            let answer = way.ask(client, addr, SILENCE);
+            ensure!(
+                answer.is_err(),
+                "{} asks {addr} over {way:?}: {answer:?}",
+                client.name
+            );
+            Ok(())
+        })
+    });
+    asked.into_iter().try_for_each(|one| one.map(drop))
+}
+
+/// Each client at each address in each way.
+fn questions<'a>(
+    ways: &[Over],
+    clients: &[&'a Host],
+    addrs: &[SocketAddr],
+) -> Vec<(Over, &'a Host, SocketAddr)> {
+    let mut questions = Vec::new();
+    for client in clients {
+        for addr in addrs {
+            questions.extend(ways.iter().map(|way| (*way, *client, *addr)));
+        }
+    }
+    questions
+}
+
+/// The one server that answers fifteen times in a row, as Kubernetes' own tests of session affinity ask.
+///
+/// # Errors
+///
+/// If there is more than one, or no answer.
+pub fn stays(client: &Host, addr: SocketAddr) -> Result<String> {
+    let mut servers = BTreeSet::new();
+    for _ in 0..15 {
+        servers.insert(http_get(client, addr)?.server);
+    }
+    ensure!(
+        servers.len() == 1,
+        "{} was answered by {servers:?} at {addr}",
+        client.name
+    );
+    Ok(servers.pop_first().unwrap_or_default())
+}
+
+/// What curl gets from a host: status and body, in that order, apart by a space.
+///
+/// # Errors
+///
+/// If there is no answer.
+pub fn curl(host: &Host, url: &str) -> Result<(u16, String)> {
+    let text = output(
+        host.command("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "10",
+                "--globoff",
+                "--write-out",
+                "\n%{http_code}",
+            ])
+            .arg(url),
+    )?;
+    let (body, status) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
+    Ok((
+        status.parse().with_context(|| format!("{url}: {text}"))?,
+        body.to_owned(),
+    ))
+}
