@@ -14,6 +14,7 @@ pub mod manifests;
 pub mod matrix;
 pub mod namespace;
 pub mod packets;
+pub mod raw;
 pub mod simulation;
 pub mod stage;
 pub mod talker;

@@ -2,10 +2,10 @@
 //! `traffic_distribution.go` of Kubernetes), as `conformance_service.rs` does it.
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{api::Pod, http_get};
+use lb_testkit::http_get;
 use lb_tests::{
     agent::eventually,
-    cluster::{Play, WITHIN, answered_by, refused, stays},
+    cluster::{Play, WITHIN, answered_by, pod_of, refused, stays},
     stage::at,
 };
 use serde_json::json;
@@ -14,12 +14,8 @@ use serde_json::json;
 fn named_target_ports_may_have_another_number_in_each_pod() -> Result<()> {
     let play = Play::new()?;
     let (cluster, clients) = (&play.cluster, play.clients());
-    for (host, node, number) in [
-        (play.servers()[0], "node1", 8080),
-        (play.servers()[1], "node2", 8081),
-    ] {
-        let pod = Pod::new(&host.name, &[host.v4.into(), host.v6.into()]);
-        let pod = pod.label("app", "web").node(node).port("http", "TCP", number);
+    for (host, number) in play.servers().into_iter().zip([8080, 8081]) {
+        let pod = pod_of(host, "web").port("http", "TCP", number);
         cluster.api.create_pod(pod)?;
     }
     let ports = json!([{"port": 80, "targetPort": "http"}]);

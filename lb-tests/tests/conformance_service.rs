@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Host, api::Pod, udp_ask};
+use lb_testkit::udp_ask;
 use lb_tests::{
-    cluster::{Over, Play, answered_by, answered_over, refused, unanswered},
-    stage::at,
+    cluster::{Over, Play, WITHIN, answered_by, answered_over, pod_of, refused, unanswered},
+    stage::{address, at},
 };
 use serde_json::json;
 
@@ -41,16 +41,14 @@ fn a_multiport_service_serves_each_port_by_its_own_endpoints() -> Result<()> {
         {"name": "two", "port": 81, "targetPort": "two"},
     ]);
     let web = play.web(&json!({"ports": ports}))?;
-    let pod = |host: &Host, node: &str, port: &str, number: u16| {
-        let pod = Pod::new(&host.name, &[host.v4.into(), host.v6.into()]);
-        cluster
-            .api
-            .create_pod(pod.label("app", "web").node(node).port(port, "TCP", number))
+    let pod = |host, port, number| {
+        let pod = pod_of(host, "web").port(port, "TCP", number);
+        cluster.api.create_pod(pod)
     };
-    pod(near, "node1", "one", 8080)?;
+    pod(near, "one", 8080)?;
     answered_by(&clients, &web.at(80), &[near])?;
     refused(&clients, &web.at(81)).context("nobody has the second port")?;
-    pod(far, "node2", "two", 8081)?;
+    pod(far, "two", 8081)?;
     answered_by(&clients, &web.at(81), &[far])?;
     answered_by(&clients, &web.at(80), &[near])
 }
@@ -95,6 +93,25 @@ fn one_port_serves_several_protocols() -> Result<()> {
     refused(&play.clients(), &web.at(53))?;
     for client in play.clients() {
         ensure!(udp_ask(client, web.at(53)[0], false)?.server == near.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_endpoint_on_another_node_sees_the_pod_s_address() -> Result<()> {
+    let play = Play::new()?;
+    let lab = play.lab();
+    let [_, far] = play.servers();
+    play.cluster.pod(far, "web")?;
+    let web = play.web(&json!({}))?;
+    for client in [lab.pod(1, 1), lab.pod(1, 3), lab.pod(2, 3)] {
+        answered_over(&Over::ALL, &[client], &web.at(80), &[far])?;
+        for addr in web.at(80) {
+            for way in Over::ALL {
+                let answer = way.ask(client, addr, WITHIN)?;
+                ensure!(answer.client.ip() == address(client, addr), "{way:?}: {answer:?}");
+            }
+        }
     }
     Ok(())
 }

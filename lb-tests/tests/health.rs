@@ -3,16 +3,15 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use lb_testkit::{Host, Lab, Wiring, http_get};
+use lb_testkit::{Lab, Wiring, http_get};
 use lb_tests::{
     agent::{Agent, Folder, eventually},
-    cluster::Cluster,
+    cluster::{Cluster, addresses, health_checks},
     http::get,
     manifests::Manifest,
     stage::{NODE_PORT, Stage, at, web},
 };
 use rustix::process::Signal;
-use serde_json::json;
 
 /// How soon a change must be told; a machine may be slow.
 const SOON: Duration = Duration::from_secs(20);
@@ -20,10 +19,6 @@ const HEALTHZ: u16 = 10_256;
 const METRICS: u16 = 10_249;
 /// The health check port of the service `web`.
 const CHECK: u16 = 32_100;
-
-fn addresses(node: &Host, port: u16) -> [SocketAddr; 2] {
-    [at(node.v4, port), at(node.v6, port)]
-}
 
 #[test]
 fn probes_are_answered_over_both_families_and_operators_on_the_node_alone() {
@@ -103,11 +98,7 @@ fn probes() -> Result<()> {
 }
 
 #[test]
-fn a_health_check_port_tells_each_nodes_ready_endpoints_by_family() {
-    health_checks().unwrap();
-}
-
-fn health_checks() -> Result<()> {
+fn a_health_check_port_tells_each_nodes_ready_endpoints_by_family() -> Result<()> {
     let stage = Stage::new(Wiring::Routed)?;
     let lab = &stage.lab;
     let check = format!("healthCheckNodePort: {CHECK}");
@@ -117,32 +108,7 @@ fn health_checks() -> Result<()> {
         .balancer(&["198.51.100.7", "2001:db8:51::7"])
         .with("externalTrafficPolicy: Local")
         .with(&check);
-    let expect = |node: usize, endpoints: u64| -> Result<()> {
-        for addr in addresses(lab.node(node), CHECK) {
-            eventually(SOON, || {
-                let answer = get(lab.client(), addr, "/any/path")?;
-                let told = (answer.status, answer.json()?);
-                let status = if endpoints > 0 { 200 } else { 503 };
-                let body = json!({
-                    "service": {"namespace": "default", "name": "web"},
-                    "localEndpoints": endpoints,
-                    "serviceProxyHealthy": true,
-                });
-                ensure!(told == (status, body), "{answer:?}");
-                let weight = endpoints.to_string();
-                ensure!(
-                    answer.header("x-load-balancing-endpoint-weight") == Some(weight.as_str()),
-                    "{answer:?}"
-                );
-                ensure!(
-                    answer.header("x-content-type-options") == Some("nosniff"),
-                    "{answer:?}"
-                );
-                Ok(())
-            })?;
-        }
-        Ok(())
-    };
+    let expect = |node, endpoints| health_checks(lab, node, CHECK, endpoints);
     stage.folder.write("web.yaml", &web.yaml())?;
     expect(1, 1)?;
     expect(2, 1)?;

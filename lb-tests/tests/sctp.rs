@@ -19,9 +19,10 @@ use lb_testkit::{
 use lb_tests::{
     agent::eventually,
     manifests::Manifest,
+    raw::raw_socket,
     stage::{Stage, address, at},
 };
-use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+use rustix::net::ipproto;
 
 /// Where the endpoints listen.
 const TARGET: u16 = 38_412;
@@ -30,15 +31,9 @@ const NODE_PORT: u16 = 31_640;
 const CLIENT_PORT: u16 = 45_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A raw socket in a host's namespace. What std calls a UDP socket calls the same functions of the kernel.
-fn raw_socket(host: &Host, v4: bool) -> Result<UdpSocket> {
-    let family = if v4 {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = host.run(|| socket(family, SocketType::RAW, Some(ipproto::SCTP)))??;
-    let socket = UdpSocket::from(socket);
+/// A raw socket whose patience is short.
+fn sctp_socket(host: &Host, v4: bool) -> Result<UdpSocket> {
+    let socket = raw_socket(host, v4, ipproto::SCTP)?;
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     Ok(socket)
 }
@@ -95,7 +90,7 @@ impl Endpoint {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for v4 in [true, false] {
-            let socket = raw_socket(host, v4)?;
+            let socket = sctp_socket(host, v4)?;
             let (stop, name) = (stop.clone(), host.name.clone());
             threads.push(thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -122,7 +117,7 @@ impl Drop for Endpoint {
 
 /// Asks once; `payload` makes packets of many lengths. Returns the source that the endpoint saw.
 fn ask(client: &Host, addr: SocketAddr, payload: &[u8], endpoint: &Host) -> Result<SocketAddr> {
-    let socket = raw_socket(client, addr.is_ipv4())?;
+    let socket = sctp_socket(client, addr.is_ipv4())?;
     let init = packet(CLIENT_PORT, addr.port(), chunk::INIT, payload);
     socket.send_to(&init, at(addr.ip(), 0))?;
     let got = receive(&socket, addr.is_ipv4()).context("no answer")?;

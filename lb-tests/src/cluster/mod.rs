@@ -17,7 +17,10 @@ use lb_testkit::{
 use serde_json::{Value, json};
 
 pub use self::{
-    observe::{Over, WITHIN, answered_by, answered_over, curl, refused, refused_over, stays, unanswered},
+    observe::{
+        Over, WITHIN, answered_by, answered_over, curl, health_checks, refused, refused_over, stays,
+        stays_over, unanswered,
+    },
     play::Play,
 };
 use crate::{
@@ -147,6 +150,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// Creates a pod with a node's own network, `on-<node>`, labelled `app: <app>`.
+    ///
+    /// # Errors
+    ///
+    /// If there is one of that name.
+    pub fn host_pod(&self, node: &Host, app: &str) -> Result<()> {
+        let pod = Pod::new(&format!("on-{}", node.name), &[node.v4.into(), node.v6.into()]);
+        self.api
+            .create_pod(pod.label("app", app).node(&node.name).host_network())?;
+        Ok(())
+    }
+
+    /// Removes a pod of its host's name.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn delete_pod(&self, host: &Host) -> Result<()> {
+        self.api.delete("pods", &format!("default/{}", host.name))?;
+        Ok(())
+    }
+
     /// Creates a Service (dual-stack unless `spec` says otherwise) and returns what was allocated for it.
     ///
     /// # Errors
@@ -182,6 +207,19 @@ impl Cluster {
                 .filter_map(|port| u16::try_from(port).ok())
                 .collect(),
         })
+    }
+
+    /// The port at which a Service of policy Local has its health checked.
+    ///
+    /// # Errors
+    ///
+    /// If it has none.
+    pub fn health_check_port(&self, name: &str) -> Result<u16> {
+        let service = self.api.get("services", &format!("default/{name}"));
+        let port = service.and_then(|service| service["spec"]["healthCheckNodePort"].as_u64());
+        Ok(port
+            .with_context(|| format!("{name} has no health check port"))?
+            .try_into()?)
     }
 
     /// Changes fields of a Service's spec.
@@ -254,8 +292,9 @@ fn place(object: &Value) -> (&'static str, String) {
     (resource, format!("default/{name}"))
 }
 
-/// A pod of its host's name; the host's second word is its number on the node that the first one names.
-fn pod_of(host: &Host, app: &str) -> Pod {
+/// A pod of its host's name, labelled `app: <app>`; the host's second word is its number on the node that the first one
+/// names.
+pub fn pod_of(host: &Host, app: &str) -> Pod {
     let node = host.name.replacen('n', "node", 1);
     let node = node.split('-').next().unwrap_or(&node);
     Pod::new(&host.name, &[host.v4.into(), host.v6.into()])

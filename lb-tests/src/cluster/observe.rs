@@ -3,9 +3,14 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_testkit::{Answer, Host, http_get, http_get_within, output, udp_ask_within};
+use lb_testkit::{Answer, Host, Lab, http_get_within, output, udp_ask_within};
+use serde_json::json;
 
-use crate::agent::{at_once, eventually};
+use super::addresses;
+use crate::{
+    agent::{at_once, eventually},
+    http::get,
+};
 
 /// How long Kubernetes' own tests wait for a change of endpoints (`KubeProxyEndpointLagTimeout`).
 pub const WITHIN: Duration = Duration::from_secs(30);
@@ -146,22 +151,63 @@ fn questions<'a>(
     questions
 }
 
-/// The one server that answers fifteen times in a row, as Kubernetes' own tests of session affinity ask.
+/// The one server that answers fifteen connections in a row, as Kubernetes' own tests of session affinity ask.
 ///
 /// # Errors
 ///
 /// If there is more than one, or no answer.
 pub fn stays(client: &Host, addr: SocketAddr) -> Result<String> {
+    stays_over(Over::Tcp, client, addr)
+}
+
+/// As [`stays`], in one of the ways to ask.
+///
+/// # Errors
+///
+/// As [`stays`].
+pub fn stays_over(way: Over, client: &Host, addr: SocketAddr) -> Result<String> {
     let mut servers = BTreeSet::new();
     for _ in 0..15 {
-        servers.insert(http_get(client, addr)?.server);
+        servers.insert(way.ask(client, addr, ANSWER)?.server);
     }
     ensure!(
         servers.len() == 1,
-        "{} was answered by {servers:?} at {addr}",
+        "{} was answered by {servers:?} at {addr} over {way:?}",
         client.name
     );
     Ok(servers.pop_first().unwrap_or_default())
+}
+
+/// Waits until a load balancer is told by a node, counted from 1, that it has so many ready endpoints of the Service `web`.
+///
+/// # Errors
+///
+/// If it does not come to that within half a minute, or something else is wrong with the answer.
+pub fn health_checks(lab: &Lab, node: usize, port: u16, endpoints: u64) -> Result<()> {
+    for addr in addresses(lab.node(node), port) {
+        eventually(WITHIN, || {
+            let answer = get(lab.client(), addr, "/any/path")?;
+            let told = (answer.status, answer.json()?);
+            let status = if endpoints > 0 { 200 } else { 503 };
+            let body = json!({
+                "service": {"namespace": "default", "name": "web"},
+                "localEndpoints": endpoints,
+                "serviceProxyHealthy": true,
+            });
+            ensure!(
+                told == (status, body),
+                "{addr}, {endpoints} endpoints: {answer:?}"
+            );
+            let header = |name| answer.header(name).unwrap_or_default();
+            ensure!(
+                header("x-load-balancing-endpoint-weight") == endpoints.to_string(),
+                "{answer:?}"
+            );
+            ensure!(header("x-content-type-options") == "nosniff", "{answer:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// What curl gets from a host: status and body, in that order, apart by a space.

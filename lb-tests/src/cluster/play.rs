@@ -1,5 +1,7 @@
 //! A cluster that is served: agents on its nodes, servers in its pods.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::Result;
 use lb_testkit::{Host, Lab, Server, Wiring};
 use serde_json::{Value, json};
@@ -9,6 +11,9 @@ use crate::agent::{Agent, at_once};
 
 /// Where servers listen.
 const PORTS: [u16; 2] = [8080, 8081];
+
+/// The addresses of a load balancer: no host of a lab has them.
+const BALANCER: [&str; 2] = ["203.0.113.8", "2001:db8:7::8"];
 
 /// A cluster with agents on all nodes, and a server on ports 8080 and 8081 of each pod but `n1-a`, which is a client. The
 /// API server knows of none of the pods at first.
@@ -98,6 +103,45 @@ impl Play {
         self.cluster.service(name, &spec)
     }
 
+    /// Creates the Service `web` as [`Self::web`] does, of type `LoadBalancer`, with addresses that the client outside reaches
+    /// by way of node 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::service`].
+    pub fn balanced(&self, more: &Value) -> Result<Allocated> {
+        let mut spec = json!({"type": "LoadBalancer"});
+        put(&mut spec, more);
+        let web = self.web(&spec)?;
+        self.balance("web")?;
+        self.lead(1)?;
+        Ok(web)
+    }
+
+    /// Gives a Service the load balancer's addresses.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that name.
+    pub fn balance(&self, name: &str) -> Result<()> {
+        self.cluster.balance(name, &balancer())
+    }
+
+    /// From now on the client outside reaches the load balancer's addresses by way of a node, counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// If there cannot be such a route.
+    pub fn lead(&self, node: usize) -> Result<()> {
+        let mut ips = balancer().into_iter();
+        ips.try_for_each(|ip| self.cluster.route(ip, node))
+    }
+
+    /// A port at the load balancer's addresses.
+    pub fn balancer(port: u16) -> [SocketAddr; 2] {
+        balancer().map(|ip| SocketAddr::new(ip, port))
+    }
+
     /// A port of a Service for TCP and one for UDP, to port 8080.
     pub fn ports(number: u16) -> Value {
         let port = |protocol: &str| {
@@ -120,6 +164,16 @@ impl Play {
         Ok(())
     }
 
+    /// Starts servers on all nodes too, for pods with the host's network.
+    ///
+    /// # Errors
+    ///
+    /// If they run already.
+    pub fn serve_at_nodes(&mut self) -> Result<()> {
+        let nodes = self.lab().nodes().to_vec();
+        nodes.iter().try_for_each(|node| self.serve(node))
+    }
+
     /// Ends the servers of a pod, as its container ends.
     pub fn stop(&mut self, host: &Host) {
         self.servers.retain(|(name, _)| *name != host.name);
@@ -131,12 +185,14 @@ impl Play {
     ///
     /// If there is no such pod.
     pub fn delete(&mut self, host: &Host) -> Result<()> {
-        self.cluster
-            .api
-            .delete("pods", &format!("default/{}", host.name))?;
+        self.cluster.delete_pod(host)?;
         self.stop(host);
         Ok(())
     }
+}
+
+fn balancer() -> [IpAddr; 2] {
+    BALANCER.map(|ip| ip.parse().expect("an address"))
 }
 
 impl Drop for Play {
