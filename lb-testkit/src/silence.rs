@@ -15,8 +15,8 @@ impl Lab {
     ///
     /// If the switch or a neighbour cannot be changed.
     pub fn silence(&self, host: &Host) -> Result<()> {
-        let others = [self.node(1), self.node(2), self.client()];
-        for other in others.into_iter().filter(|other| other.name != host.name) {
+        let others = self.nodes().iter().chain([self.client()]);
+        for other in others.filter(|other| other.name != host.name) {
             remember(host, other)?;
             remember(other, host)?;
         }
