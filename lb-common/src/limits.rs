@@ -56,6 +56,10 @@ pub const NAMESPACES: u32 = 4_096;
 /// Default number of clients of services with session affinity that are remembered per family.
 pub const AFFINITIES: u32 = 65_536;
 
+/// Default number of service ports that are counted by themselves, of both families together. Each takes 48 bytes on each
+/// CPU, and has five series of metrics.
+pub const METERS: u16 = 1_000;
+
 /// Largest Maglev table of one service, in slots.
 pub const MAX_TABLE_SIZE: u32 = 131_072;
 

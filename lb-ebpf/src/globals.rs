@@ -19,6 +19,10 @@ static NETNS_COOKIE: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCKETS_OF_PODS: Global<u8> = Global::new(0);
 
+/// 1 if service ports are counted, else 0.
+#[unsafe(no_mangle)]
+static SERVICE_STATS: Global<u8> = Global::new(1);
+
 /// `BPF_F_IPV6` where the kernel knows that flag of `bpf_l4_csum_replace` (6.16, kernel commit ead7f9b8de65), else 0.
 #[unsafe(no_mangle)]
 static CSUM_IPV6_FLAG: Global<u64> = Global::new(0);
@@ -58,6 +62,12 @@ static TIMEOUT_UDP: Global<u64> = Global::new(limits::UDP_TIMEOUT_NS);
 /// Timeout (ns) of flows in the state `UdpStream`.
 #[unsafe(no_mangle)]
 static TIMEOUT_UDP_STREAM: Global<u64> = Global::new(limits::UDP_STREAM_TIMEOUT_NS);
+
+/// Whether service ports are counted.
+#[inline(always)]
+pub(crate) fn service_stats() -> bool {
+    SERVICE_STATS.load() != 0
+}
 
 /// How long (ns) a flow in that state is kept without a packet.
 #[inline(always)]

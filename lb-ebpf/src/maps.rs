@@ -9,9 +9,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, NamespaceKind, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink,
+        KnownBit, Meter, NamespaceKind, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink,
     },
-    datapath::Works,
+    datapath::{Counted, Works},
     limits,
     verdict::Reason,
 };
@@ -194,5 +194,19 @@ pub(crate) fn count(reason: Reason) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
         // SAFETY: the pointer is to this CPU's counter, which only this program run writes.
         unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}
+
+/// What went through service ports, by the numbers that frontends and flows hold.
+#[map]
+static METERS: PerCpuArray<Meter> = PerCpuArray::pinned(limits::METERS as u32 + 1, 0);
+
+/// Adds to the meter of that number, if there is one.
+#[inline(always)]
+pub(crate) fn meter(number: u16, counted: &Counted) {
+    if let Some(meter) = METERS.get_ptr_mut(number as u32) {
+        // SAFETY: the pointer is to this CPU's element. Packets and calls of processes, which they may interrupt, write
+        // different words of it.
+        unsafe { (*meter).count(counted) };
     }
 }

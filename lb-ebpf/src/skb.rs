@@ -57,6 +57,15 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn segments(&self) -> u32 {
+        // SAFETY: as in `frame_len`.
+        match unsafe { (*self.skb).gso_segs } {
+            0 => 1,
+            segments => segments,
+        }
+    }
+
+    #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
         // SAFETY: as in `frame_len`.
         unsafe { (*self.skb).vlan_present != 0 }

@@ -13,7 +13,7 @@ use lb_common::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
         KnownBit, Range, Service, SocketKey, SocketPeer,
     },
-    datapath::{InsertError, Tables, V4, V6},
+    datapath::{Counted, InsertError, Tables, V4, V6},
 };
 
 use crate::maps::{
@@ -21,6 +21,7 @@ use crate::maps::{
     FRAGMENTS4, FRAGMENTS6, FRONTENDS4, FRONTENDS6, KNOWN, MAGLEV, RANGES4, RANGES6, SERVICES, SOCKETS4,
     SOCKETS6, SOURCES4, SOURCES6,
 };
+use crate::{globals, maps};
 
 /// `EEXIST`, as helpers return it.
 const EEXIST: i32 = -17;
@@ -191,6 +192,16 @@ macro_rules! tables {
             fn delete_flow(&self, key: &FlowKey<$addr>) {
                 // There is nothing to do about an entry that is gone already.
                 let _ = $flows.remove(key);
+            }
+
+            #[inline(always)]
+            fn has_meters(&self) -> bool {
+                globals::service_stats()
+            }
+
+            #[inline(always)]
+            fn count(&self, meter: u16, counted: &Counted) {
+                maps::meter(meter, counted);
             }
 
             #[inline(always)]

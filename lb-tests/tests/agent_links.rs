@@ -28,9 +28,11 @@ const SIZES: Sizes = Sizes {
     services: 16,
     backends: 16,
     maglev_slots: 16,
+    meters: 16,
 };
 
 const KNOBS: Knobs = Knobs {
+    service_stats: true,
     log_level: 0,
     snat_ports: Ports {
         first: 1_024,

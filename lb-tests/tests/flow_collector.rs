@@ -91,10 +91,9 @@ fn flow<A: Copy>(addresses: [A; 3], number: u32, state: State, ages: [u64; 2]) -
     let sent = Tuple::new(client, backend, port, port_to_wire(8_080 + (number >> 16) as u16));
     let entry = |tuple, kind: FlowKind, seen, age| Flow {
         tuple,
-        kind: kind as u8,
         seen,
-        flags: FlowFlags::REDIRECT,
-        pad: 0,
+        meter: 0,
+        flags: FlowFlags::of(kind, FlowFlags::REDIRECT),
         backend: 3,
         generation: 1,
         last_seen: NOW - age,

@@ -76,6 +76,7 @@ fn put(number: u32) -> Op {
         service: 0,
         kind: FrontendKind::ClusterIp,
         flags: 0,
+        meter: 0,
     }
 }
 

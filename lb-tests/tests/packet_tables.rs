@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use lb_common::datapath::{Hook, Role, Way};
+use lb_common::{
+    abi::{Meter, Traffic},
+    datapath::{Hook, Role, Way},
+    verdict::Reason,
+};
 use lb_tests::packets::{
     case::{Case, Outcome},
     cases,
@@ -88,7 +92,9 @@ fn early_finishes_as_tc_would_or_leaves_everything_as_it_was_natively() {
             let (_, tc) = native::run_at(case, UPLINK);
             let (way, early) = native::run_at(case, Hook::Early);
             let fine = if way == Way::Up {
-                early.packet == case.packet && early.flows == native::flows_before(case)
+                early.packet == case.packet
+                    && early.flows == native::flows_before(case)
+                    && early.counted.is_empty()
             } else {
                 finished += 1;
                 early == tc
@@ -148,6 +154,61 @@ fn frames_that_cannot_be_run_hold_on_a_wire() {
     report_against_native(&cases, |case| kernel.run_over(&wire, case));
 }
 
+/// The smallest number of packets that are counted for a service.
+const COUNTED: usize = 100;
+
+/// What is sent on to or from an endpoint is counted for its service, as one packet with its bytes in the right direction;
+/// nothing else is. Where there is a connection to the endpoint's own address, or a fragment of which no service is known,
+/// there may be nobody to count for.
+#[test]
+fn what_is_translated_is_counted_once_and_nothing_else_is() {
+    let cases = cases::all();
+    let mut counted = 0;
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let outcome = native::run(case);
+            let (opened, reply) = match outcome.reason {
+                Reason::NewFlow | Reason::Rechosen => (true, false),
+                Reason::Established => (false, false),
+                Reason::ReplyRestored => (false, true),
+                _ => {
+                    let none = outcome.counted.is_empty();
+                    return (!none).then(|| format!("{}: {:?}", case.name, outcome.counted));
+                }
+            };
+            let meters: Vec<&Meter> = outcome.counted.values().collect();
+            let fine = match meters[..] {
+                [meter] => {
+                    counted += 1;
+                    let way = if reply { meter.replies } else { meter.requests };
+                    let traffic = Traffic {
+                        packets: 1,
+                        bytes: ip_len(&case.packet),
+                    };
+                    let total = meter.requests.packets + meter.replies.packets;
+                    (way, total) == (traffic, 1) && meter.connections <= u64::from(opened)
+                }
+                [] => case.name.contains("direct") || !case.world.fragments.is_empty(),
+                _ => false,
+            };
+            (!fine).then(|| format!("{}: {:?}", case.name, outcome.counted))
+        })
+        .collect();
+    report(&failures, cases.len());
+    assert!(counted >= COUNTED, "only {counted} of {}", cases.len());
+}
+
+/// The length of an Ethernet frame's IP packet, in bytes.
+fn ip_len(frame: &[u8]) -> u64 {
+    let word = |at: usize| u64::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    if frame[12] == 0x86 {
+        40 + word(18)
+    } else {
+        word(16)
+    }
+}
+
 /// The kernel's outcome must be what the case says, with the same flow entries as natively.
 fn report_against_native(cases: &[Case], mut run: impl FnMut(&Case) -> anyhow::Result<Outcome>) {
     let failures: Vec<String> = cases
@@ -161,6 +222,9 @@ fn report_against_native(cases: &[Case], mut run: impl FnMut(&Case) -> anyhow::R
                         "flows differ\nnative {:#?}\nkernel {:#?}\n",
                         native.flows, outcome.flows
                     );
+                }
+                if native.counted != outcome.counted {
+                    complaints += &format!("counted {:?}, natively {:?}\n", outcome.counted, native.counted);
                 }
                 (!complaints.is_empty()).then(|| format!("{}\n{complaints}", case.name))
             }

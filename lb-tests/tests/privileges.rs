@@ -19,6 +19,7 @@ fn load_with(capabilities: CapabilitySet) -> Result<()> {
     let lab = Lab::builder().wiring(Wiring::Bridged).build()?;
     let features = probe::check()?;
     let knobs = Knobs {
+        service_stats: true,
         log_level: 0,
         snat_ports: snat_ports::find(&(30_000..=32_767))?,
         timeouts: Timeouts::default(),

@@ -11,7 +11,7 @@ use aya::{
     programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
 };
 use lb_common::{
-    abi::XdpMode,
+    abi::{XdpMode, map},
     datapath::{Hook, Role},
 };
 use thiserror::Error;
@@ -202,6 +202,10 @@ pub fn load(
 ) -> Result<Ebpf, LoadError> {
     let layouts = sizes.layouts();
     let adopted = check_pinned(pins, &layouts)?;
+    if !adopted.contains(&map::METERS) {
+        // There is none, or one of another size; what runs goes on with that.
+        let _ = fs::remove_file(pins.maps().join(map::METERS));
+    }
     let result = load_over(object, pins, &layouts, features, knobs);
     match &result {
         Ok(_) => info!(
@@ -229,6 +233,7 @@ fn load_over(
     let csum_ipv6_flag: u64 = if features.csum_ipv6_flag { BPF_F_IPV6 } else { 0 };
     let set_retval = u8::from(features.set_retval);
     let sockets_of_pods = u8::from(knobs.socket_lb == SocketLb::All);
+    let service_stats = u8::from(knobs.service_stats);
     let mut loader = EbpfLoader::new();
     loader
         .default_map_pin_directory(pins.maps())
@@ -236,6 +241,7 @@ fn load_over(
         .override_global("CSUM_IPV6_FLAG", &csum_ipv6_flag, true)
         .override_global("HAS_SET_RETVAL", &set_retval, true)
         .override_global("SOCKETS_OF_PODS", &sockets_of_pods, true)
+        .override_global("SERVICE_STATS", &service_stats, true)
         .override_global("SNAT_FIRST", &knobs.snat_ports.first, true)
         .override_global("SNAT_COUNT", &knobs.snat_ports.count, true)
         .override_global("TIMEOUT_SYN", &knobs.timeouts.syn, true)

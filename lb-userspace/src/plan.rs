@@ -193,6 +193,13 @@ pub enum Op {
         kind: FrontendKind,
         /// [`FrontendFlags`].
         flags: u8,
+        /// Number of the service's meter.
+        meter: u16,
+    },
+    /// Sets a meter to zero, which no frontend names.
+    ClearMeter {
+        /// Its number.
+        meter: u16,
     },
     /// Removes a frontend. One that is not there is no error: that is what was wanted.
     DeleteFrontend {
@@ -233,7 +240,7 @@ impl Op {
         match self {
             Self::PutBackend { index: _, slot } => Some(Family::of(slot.addr)),
             Self::FreeBackend { family, .. } => Some(*family),
-            Self::WriteTable { .. } | Self::PutService { .. } => None,
+            Self::WriteTable { .. } | Self::PutService { .. } | Self::ClearMeter { .. } => None,
             Self::PutFrontend { frontend, .. } | Self::DeleteFrontend { frontend } => {
                 Some(Family::of(frontend.addr))
             }
@@ -264,6 +271,8 @@ pub struct SnapshotFrontend {
     pub kind: Option<FrontendKind>,
     /// [`FrontendFlags`].
     pub flags: u8,
+    /// Number of its service's meter.
+    pub meter: u16,
 }
 
 /// An element of BACKENDS4 or BACKENDS6 that is not all zero.

@@ -173,6 +173,7 @@ async fn start(
         snat_ports: config.snat_ports,
         socket_lb: config.socket_lb,
         timeouts: config.timeouts,
+        service_stats: config.service_stats,
         xdp: xdp_modes(&config.xdp),
     };
     let mut bpf = load::load(object, pins, &config.sizes, features, &knobs)?;

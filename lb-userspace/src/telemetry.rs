@@ -9,7 +9,7 @@
 //! The thread has a runtime of its own. A main loop that is busy holds up no probe, and one that hangs is seen by them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     path::Path,
@@ -25,7 +25,7 @@ use tracing::warn;
 
 use crate::{
     cli::bind::Bind,
-    desired::{Notice, Tally},
+    desired::{Notice, ServicePortKey, Tally},
     diff::{DiffError, Usage},
     events::{self, Outcome, Recorder, ServiceEvent},
     flows::Found,
@@ -280,6 +280,11 @@ impl Telemetry {
         own.set_snat_ports(ports);
         *lock(&self.0.kernel) = Some(Kernel::open(maps)?);
         Ok(())
+    }
+
+    /// Whose each meter is, and how many service ports have none.
+    pub fn meters(&self, meters: &BTreeMap<u16, ServicePortKey>, left_out: usize) {
+        self.0.metrics.services.name(meters, left_out);
     }
 
     /// What the collector has found in the flow tables, that of IPv4 first.

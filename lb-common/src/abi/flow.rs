@@ -75,7 +75,7 @@ impl<A> FlowKey<A> {
     }
 }
 
-/// Which direction of a flow an entry is.
+/// Which direction of a flow an entry is: two bits of its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FlowKind {
@@ -85,15 +85,23 @@ pub enum FlowKind {
     Reply = 2,
 }
 
-/// Bits of [`Flow::flags`].
+/// Bits of [`Flow::flags`] beside the [`FlowKind`].
 pub struct FlowFlags;
 
 impl FlowFlags {
     /// The source address was changed to one of the node's. The stack would drop such packets as martians, or keep them
     /// for itself: both directions are translated where they come in and sent out by the routing table.
-    pub const REDIRECT: u8 = 1;
+    pub const REDIRECT: u8 = 4;
     /// The client used the endpoint's own address. Its packets stay as they are unless the source port had to be changed.
-    pub const DIRECT: u8 = 2;
+    pub const DIRECT: u8 = 8;
+    /// The bits that hold a [`FlowKind`].
+    pub const KIND: u8 = 3;
+
+    /// What an entry of that direction has in its flags if that of the other one has `other`, which may be no entry's.
+    #[inline(always)]
+    pub const fn of(kind: FlowKind, other: u8) -> u8 {
+        kind as u8 | other & !Self::KIND
+    }
 }
 
 /// The translation of one direction of a flow.
@@ -105,14 +113,14 @@ impl FlowFlags {
 pub struct Flow<A> {
     /// Addresses and ports after translation.
     pub tuple: Tuple<A>,
-    /// A [`FlowKind`] as its number.
-    pub kind: u8,
+    /// Number of the meter that its packets are counted by; [`Meter::NONE`] for none.
+    ///
+    /// [`Meter::NONE`]: super::Meter::NONE
+    pub meter: u16,
+    /// A [`FlowKind`] and [`FlowFlags`].
+    pub flags: u8,
     /// TCP flags seen in this direction ([`crate::flow::Seen`]).
     pub seen: u8,
-    /// [`FlowFlags`].
-    pub flags: u8,
-    /// Zero.
-    pub pad: u8,
     /// Index of the endpoint in BACKENDS; means nothing in a direct flow.
     pub backend: u32,
     /// Generation of that slot when the endpoint was chosen; means nothing in a direct flow.
@@ -126,7 +134,7 @@ impl<A> Flow<A> {
     /// Whether this entry is of that direction.
     #[inline(always)]
     pub const fn is(&self, kind: FlowKind) -> bool {
-        self.kind == kind as u8
+        self.flags & FlowFlags::KIND == kind as u8
     }
 
     /// Whether packets are sent out by the routing table as soon as they are translated.

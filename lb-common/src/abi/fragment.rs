@@ -28,12 +28,12 @@ pub struct Fragment<A> {
     pub src: A,
     /// Destination address after translation.
     pub dst: A,
-    /// The [`crate::abi::FlowKind`] of the flow, as its number.
-    pub kind: u8,
-    /// [`crate::abi::FlowFlags`] of the flow.
+    /// The number of the flow's meter.
+    pub meter: u16,
+    /// The [`crate::abi::FlowKind`] and [`crate::abi::FlowFlags`] of the flow.
     pub flags: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
     /// When the first fragment came, in ns of the monotonic clock.
     pub seen_at: u64,
 }

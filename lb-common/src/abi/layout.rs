@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use super::{
-    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Prefix,
-    Range, Service, ServiceNets, SocketKey, SocketPeer, TableRef, Tuple, Uplink,
+    Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meter,
+    Prefix, Range, Service, ServiceNets, SocketKey, SocketPeer, TableRef, Traffic, Tuple, Uplink,
 };
 
 type V4 = u32;
@@ -23,7 +23,7 @@ macro_rules! layout {
 
 layout!(FrontendKey<V4>, 8, { addr: V4 = 0, port: u16 = 4, proto: u8 = 6, pad: u8 = 7 });
 layout!(FrontendKey<V6>, 20, { addr: V6 = 0, port: u16 = 16, proto: u8 = 18, pad: u8 = 19 });
-layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, flags: u8 = 5, pad: [u8; 2] = 6 });
+layout!(Frontend, 8, { service: u32 = 0, kind: u8 = 4, flags: u8 = 5, meter: u16 = 6 });
 layout!(Range<V4>, 8, { service: u32 = 0, client: V4 = 4 });
 layout!(Range<V6>, 20, { service: u32 = 0, client: V6 = 4 });
 layout!(Service, 8, { table: TableRef = 0 });
@@ -37,20 +37,20 @@ layout!(Tuple<V6>, 36, { src: V6 = 0, dst: V6 = 16, ports: u32 = 32 });
 layout!(FlowKey<V4>, 16, { tuple: Tuple<V4> = 0, protocol: u32 = 12 });
 layout!(FlowKey<V6>, 40, { tuple: Tuple<V6> = 0, protocol: u32 = 36 });
 layout!(Flow<V4>, 32, {
-    tuple: Tuple<V4> = 0, kind: u8 = 12, seen: u8 = 13, flags: u8 = 14, pad: u8 = 15,
+    tuple: Tuple<V4> = 0, meter: u16 = 12, flags: u8 = 14, seen: u8 = 15,
     backend: u32 = 16, generation: u32 = 20, last_seen: u64 = 24,
 });
 layout!(Flow<V6>, 56, {
-    tuple: Tuple<V6> = 0, kind: u8 = 36, seen: u8 = 37, flags: u8 = 38, pad: u8 = 39,
+    tuple: Tuple<V6> = 0, meter: u16 = 36, flags: u8 = 38, seen: u8 = 39,
     backend: u32 = 40, generation: u32 = 44, last_seen: u64 = 48,
 });
 layout!(FragmentKey<V4>, 16, { src: V4 = 0, dst: V4 = 4, id: u32 = 8, scope: u32 = 12 });
 layout!(FragmentKey<V6>, 40, { src: V6 = 0, dst: V6 = 16, id: u32 = 32, scope: u32 = 36 });
 layout!(Fragment<V4>, 24, {
-    src: V4 = 0, dst: V4 = 4, kind: u8 = 8, flags: u8 = 9, pad: [u8; 6] = 10, seen_at: u64 = 16,
+    src: V4 = 0, dst: V4 = 4, meter: u16 = 8, flags: u8 = 10, pad: [u8; 5] = 11, seen_at: u64 = 16,
 });
 layout!(Fragment<V6>, 48, {
-    src: V6 = 0, dst: V6 = 16, kind: u8 = 32, flags: u8 = 33, pad: [u8; 6] = 34, seen_at: u64 = 40,
+    src: V6 = 0, dst: V6 = 16, meter: u16 = 32, flags: u8 = 34, pad: [u8; 5] = 35, seen_at: u64 = 40,
 });
 layout!(SocketKey<V4>, 16, { cookie: [u32; 2] = 0, addr: V4 = 8, port: u16 = 12, pad: u16 = 14 });
 layout!(SocketKey<V6>, 28, { cookie: [u32; 2] = 0, addr: V6 = 8, port: u16 = 24, pad: u16 = 26 });
@@ -64,6 +64,8 @@ layout!(Prefix<V4>, 8, { net: V4 = 0, mask: V4 = 4 });
 layout!(Prefix<V6>, 32, { net: V6 = 0, mask: V6 = 16 });
 layout!(ServiceNets<V4>, 32, { nets: [Prefix<V4>; 4] = 0 });
 layout!(ServiceNets<V6>, 128, { nets: [Prefix<V6>; 4] = 0 });
+layout!(Traffic, 16, { packets: u64 = 0, bytes: u64 = 8 });
+layout!(Meter, 48, { connections: u64 = 0, sockets: u64 = 8, requests: Traffic = 16, replies: Traffic = 32 });
 layout!(Uplink, 8, { hardware: [u16; 3] = 0, xdp: u8 = 6, why: u8 = 7 });
 
 /// `aya::Pod` for what the agent reads from and writes to maps.
@@ -109,5 +111,6 @@ mod pod {
         ServiceNets<V4>,
         ServiceNets<V6>,
         Uplink,
+        Meter,
     );
 }

@@ -16,6 +16,7 @@ mod flow;
 mod fragment;
 mod known;
 mod layout;
+mod meter;
 mod prefix;
 mod service;
 mod socket;
@@ -26,6 +27,7 @@ pub use self::{
     flow::{Flow, FlowFlags, FlowKey, FlowKind, Tuple},
     fragment::{Fragment, FragmentKey},
     known::KnownBit,
+    meter::{Meter, Traffic},
     prefix::{EitherPrefix, Prefix, ServiceNets},
     service::{
         Affinity, AffinityKey, Backend, BackendFlags, Frontend, FrontendFlags, FrontendKey, FrontendKind,
@@ -108,10 +110,12 @@ pub mod map {
     pub const CIDRS6: &str = "CIDRS6";
     /// Packets by reason, per CPU: `u32` → `u64`.
     pub const COUNTERS: &str = "COUNTERS";
+    /// What went through each service port, per CPU: `u32` → `Meter`. Element 0 is nobody's.
+    pub const METERS: &str = "METERS";
     /// All maps that are pinned.
-    pub const PINNED: [&str; 26] = [
+    pub const PINNED: [&str; 27] = [
         FRONTENDS4, FRONTENDS6, SERVICES, MAGLEV, BACKENDS4, BACKENDS6, ENDPOINTS4, ENDPOINTS6, FLOWS4,
         FLOWS6, SOCKETS4, SOCKETS6, NAMESPACES, SOURCES4, SOURCES6, AFFINITY4, AFFINITY6, FRAGMENTS4,
-        FRAGMENTS6, RANGES4, RANGES6, KNOWN, UPLINKS, CIDRS4, CIDRS6, COUNTERS,
+        FRAGMENTS6, RANGES4, RANGES6, KNOWN, UPLINKS, CIDRS4, CIDRS6, COUNTERS, METERS,
     ];
 }

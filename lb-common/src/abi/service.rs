@@ -1,5 +1,7 @@
 //! Frontends, services, Maglev tables and backends.
 
+use super::Meter;
+
 /// What a packet must be sent to for a service to claim it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
@@ -79,8 +81,10 @@ pub struct Frontend {
     pub kind: u8,
     /// [`FrontendFlags`].
     pub flags: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Number of the service's meter; [`Meter::NONE`] if it has none.
+    ///
+    /// [`Meter::NONE`]: super::Meter::NONE
+    pub meter: u16,
 }
 
 /// Bits of [`Frontend::flags`].
@@ -124,7 +128,7 @@ impl Frontend {
             service,
             kind: kind as u8,
             flags: 0,
-            pad: [0; 2],
+            meter: Meter::NONE,
         }
     }
 
@@ -132,6 +136,12 @@ impl Frontend {
     #[must_use]
     pub const fn with_flags(self, flags: u8) -> Self {
         Self { flags, ..self }
+    }
+
+    /// The same with that meter.
+    #[must_use]
+    pub const fn with_meter(self, meter: u16) -> Self {
+        Self { meter, ..self }
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) fn endpoint<F: Family, T: Tables<F>, E: Env<F>>(
     match choose::<F, _>(tables, &choice, &mut work.backend) {
         Ok(index) => {
             work.index = index;
+            work.meter = frontend.meter as u32;
             Ok(())
         }
         Err(Failure::NoEndpoints) => Err(Reason::NoEndpoints),

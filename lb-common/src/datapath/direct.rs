@@ -8,7 +8,7 @@
 
 use super::{Env, Family, Step, Tables, Work, choose, flows};
 use crate::{
-    abi::{Address, FlowFlags, FlowKind, FrontendKey},
+    abi::{Address, FlowFlags, FlowKind, FrontendKey, Meter},
     verdict::Reason,
 };
 
@@ -34,6 +34,7 @@ pub(super) fn opening<F: Family, T: Tables<F>>(tables: &T, work: &mut Work<F::Ad
     }
     work.source = work.headers.key.tuple.src;
     work.flags = FlowFlags::DIRECT as u32;
+    work.meter = Meter::NONE as u32;
     work.index = u32::MAX;
     work.backend.addr = work.headers.key.tuple.dst;
     work.backend.port = work.headers.key.tuple.dst_port();

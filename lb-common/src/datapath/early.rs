@@ -14,12 +14,12 @@
 
 use super::{
     Env, Family, Headers, Packet, Part, Role, Step, Tables, Verdict, Work, address, answer, choose, flows,
-    leads_out, node_address, parse, rewrite,
+    leads_out, meter, node_address, parse, rewrite,
 };
 use crate::{
     abi::{Address, FlowFlags, FlowKind, proto},
     packet::{checksum, transport},
-    verdict::Reason,
+    verdict::{Action, Reason},
 };
 
 /// Finishes a packet, or leaves it and everything else as it was.
@@ -54,6 +54,9 @@ where
         },
     };
     let reason = rewrite::apply::<F, _>(packet, work, true, reason);
+    if matches!(reason.action(), Action::Forward) {
+        meter::count::<F, _, _>(packet, tables, work, reason);
+    }
     Verdict::rewritten(reason, true)
 }
 

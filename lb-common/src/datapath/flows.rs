@@ -2,7 +2,7 @@
 
 use super::{Env, Family, InsertError, Tables, Work, snat};
 use crate::{
-    abi::{Address, FlowKind, proto},
+    abi::{Address, FlowFlags, FlowKind, proto},
     flow::{Seen, is_over, may_be_taken},
     limits::{FLOW_REFRESH_NS, SNAT_ATTEMPTS},
     packet::transport,
@@ -75,10 +75,9 @@ pub(super) fn record<F: Family, T: Tables<F>, E: Env<F>>(
     flow.tuple.src = source;
     flow.tuple.dst = work.backend.addr;
     flow.tuple.ports = transport::ports_word(key.tuple.src_port(), work.backend.port);
-    flow.kind = FlowKind::Forward as u8;
     flow.seen = Seen::of(key.proto(), work.headers.tcp_flags).0;
-    flow.flags = work.flags as u8;
-    flow.pad = 0;
+    flow.flags = FlowFlags::of(FlowKind::Forward, work.flags as u8);
+    flow.meter = work.meter as u16;
     flow.backend = work.index;
     flow.generation = work.backend.generation;
     flow.last_seen = now;
@@ -246,10 +245,9 @@ fn make_other<A: Address>(work: &mut Work<A>, now: u64) {
     other.tuple.src = work.headers.key.tuple.dst;
     other.tuple.dst = work.headers.key.tuple.src;
     other.tuple.ports = work.headers.key.tuple.ports.rotate_left(16);
-    other.kind = kind as u8;
     other.seen = 0;
-    other.flags = work.flow.flags;
-    other.pad = 0;
+    other.flags = FlowFlags::of(kind, work.flow.flags);
+    other.meter = work.flow.meter;
     other.backend = work.flow.backend;
     other.generation = work.flow.generation;
     other.last_seen = now;

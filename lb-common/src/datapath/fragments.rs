@@ -36,8 +36,8 @@ pub(super) fn follow<F: Family, T: Tables<F>, E: Env<F>>(
         flow.tuple.src = fragment.src;
         flow.tuple.dst = fragment.dst;
         flow.tuple.ports = work.headers.key.tuple.ports;
-        flow.kind = fragment.kind;
         flow.flags = fragment.flags;
+        flow.meter = fragment.meter;
         return Step::Translate(if flow.is(FlowKind::Forward) {
             Reason::Established
         } else {
@@ -64,9 +64,9 @@ pub(super) fn remember<F: Family, T: Tables<F>, E: Env<F>>(
     let (fragment, flow) = (&mut work.fragment, &work.flow);
     fragment.src = flow.tuple.src;
     fragment.dst = flow.tuple.dst;
-    fragment.kind = flow.kind;
     fragment.flags = flow.flags;
-    fragment.pad = [0; 6];
+    fragment.meter = flow.meter;
+    fragment.pad = [0; 5];
     fragment.seen_at = env.now();
     tables.remember_fragment(&work.fragment_key, &work.fragment);
 }

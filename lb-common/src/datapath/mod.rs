@@ -36,6 +36,7 @@ mod family;
 mod flows;
 mod fragments;
 mod icmp;
+mod meter;
 mod rewrite;
 mod sctp;
 mod snat;
@@ -45,6 +46,7 @@ mod work;
 
 pub use self::{
     family::{Family, Headers, Part, V4, V6},
+    meter::Counted,
     snat::{Ports, port_hash},
     traits::{ChecksumUpdate, Env, InsertError, Packet, RewriteError, RouteError, Tables},
     work::{Route, Verdict, Way, Work, Works},
@@ -180,8 +182,11 @@ where
         return kept::<F, _, _>(packet, env, work, reason);
     }
     let reason = rewrite::apply::<F, _>(packet, work, redirect, reason);
-    if work.headers.part == Part::First && matches!(reason.action(), Action::Forward) {
-        fragments::remember::<F, _, _>(tables, env, work, hook);
+    if matches!(reason.action(), Action::Forward) {
+        meter::count::<F, _, _>(packet, tables, work, reason);
+        if work.headers.part == Part::First {
+            fragments::remember::<F, _, _>(tables, env, work, hook);
+        }
     }
     Verdict::rewritten(reason, redirect)
 }
@@ -348,21 +353,27 @@ fn wire_len<A, P: Packet>(packet: &P, headers: &Headers<A>) -> u16 {
     let len = if segment == 0 {
         packet.frame_len().saturating_sub(ip::OFFSET)
     } else {
-        let transport = headers.transport_offset as usize;
-        let transport_len = match headers.key.proto() {
-            proto::TCP => match packet.read_at::<1>(transport + Tcp::LENGTH_OFFSET) {
-                Some([word]) => Tcp::header_len_of(word),
-                None => Tcp::LEN,
-            },
-            _ => Udp::LEN,
-        };
-        transport.saturating_sub(ip::OFFSET) + transport_len + segment as usize
+        header_len(packet, headers) + segment as usize
     };
     if len > u16::MAX as usize {
         u16::MAX
     } else {
         len as u16
     }
+}
+
+/// How long the IP and transport headers of a TCP or UDP packet are, in bytes.
+#[inline(always)]
+fn header_len<A, P: Packet>(packet: &P, headers: &Headers<A>) -> usize {
+    let transport = headers.transport_offset as usize;
+    let transport_len = match headers.key.proto() {
+        proto::TCP => match packet.read_at::<1>(transport + Tcp::LENGTH_OFFSET) {
+            Some([word]) => Tcp::header_len_of(word),
+            None => Tcp::LEN,
+        },
+        _ => Udp::LEN,
+    };
+    transport.saturating_sub(ip::OFFSET) + transport_len
 }
 
 #[inline(always)]

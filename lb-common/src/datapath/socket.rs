@@ -2,12 +2,13 @@
 //! each of its packets.
 
 use super::{
-    Family, Tables, address,
+    Counted, Family, Tables, address,
     choose::{self, Choice, Failure},
 };
 use crate::{
     abi::{
-        Address, Backend, Frontend, FrontendFlags, FrontendKey, FrontendKind, SocketKey, SocketPeer, proto,
+        Address, Backend, Frontend, FrontendFlags, FrontendKey, FrontendKind, Meter, SocketKey, SocketPeer,
+        proto,
     },
     maglev,
     verdict::Reason,
@@ -101,6 +102,9 @@ pub fn destination<F: Family, T: Tables<F>>(tables: &T, ask: &Ask<F::Addr>) -> D
     };
     if tables.socket(&key) != Some(peer) {
         tables.remember_socket(&key, &peer);
+        if tables.has_meters() && frontend.meter != Meter::NONE {
+            tables.count(frontend.meter, &Counted::Socket);
+        }
     }
     Destination::Endpoint {
         addr: backend.addr,

@@ -8,6 +8,7 @@ use crate::{
 };
 
 const TCP: u8 = proto::TCP;
+const METER: u16 = 9;
 const COOKIE: u64 = 0x1234_5678_9abc;
 
 const fn ip4(octets: [u8; 4]) -> u32 {
@@ -34,7 +35,7 @@ fn world(backends: &[(u32, u16)]) -> MemoryTables {
             .v4
             .frontends
             .borrow_mut()
-            .insert(key, Frontend::new(5, kind));
+            .insert(key, Frontend::new(5, kind).with_meter(METER));
     }
     for (index, (addr, port)) in (0..).zip(backends) {
         let backend = Backend {
@@ -407,4 +408,21 @@ fn a_socket_remembers_index_and_generation_of_its_endpoint() {
     tables.v4.backends.borrow_mut().get_mut(&0).unwrap().generation = 2;
     ask(&tables, COOKIE, CLUSTER_IP, PORT);
     assert_eq!(of(&tables), (0, 2));
+}
+
+#[test]
+fn a_socket_is_counted_when_it_is_sent_to_an_endpoint_and_not_again() {
+    let tables = world(&[BACKEND]);
+    for (cookie, sockets) in [(COOKIE, 1), (COOKIE, 1), (COOKIE + 1, 2)] {
+        ask(&tables, cookie, CLUSTER_IP, PORT);
+        let counted = tables.meters.borrow().get(&METER).copied();
+        let expected = Meter {
+            sockets,
+            ..Meter::default()
+        };
+        assert_eq!(counted, Some(expected));
+    }
+    let empty = world(&[]);
+    ask(&empty, COOKIE, CLUSTER_IP, PORT);
+    assert!(empty.meters.borrow().is_empty(), "nobody serves");
 }

@@ -1,6 +1,6 @@
 //! What the algorithm needs from the world around it.
 
-use super::{Family, Route, snat::Ports};
+use super::{Counted, Family, Route, snat::Ports};
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Service,
@@ -39,6 +39,11 @@ pub trait Packet {
     /// How many bytes of payload each segment gets, if the frame is to be cut into segments later (GSO); otherwise 0.
     fn segment_size(&self) -> u32 {
         0
+    }
+
+    /// How many packets a wire will carry for the frame: more than 1 if it is to be cut into segments later (GSO).
+    fn segments(&self) -> u32 {
+        1
     }
 
     /// Whether the frame carries a VLAN tag beside its bytes (the kernel takes the outer tag off on receipt).
@@ -128,6 +133,10 @@ pub trait Tables<F: Family> {
     fn note_flow(&self, key: &FlowKey<F::Addr>, seen: u8, now: u64);
     /// Removes a flow entry, if it is there.
     fn delete_flow(&self, key: &FlowKey<F::Addr>);
+    /// Whether meters are to be read by anybody.
+    fn has_meters(&self) -> bool;
+    /// Adds to the meter of that number, if there is one.
+    fn count(&self, meter: u16, counted: &Counted);
     /// The frontend that a socket's peer stands for.
     fn socket(&self, key: &SocketKey<F::Addr>) -> Option<SocketPeer<F::Addr>>;
     /// Remembers the frontend that a socket's peer stands for. Losing it shows the process the endpoint's address.

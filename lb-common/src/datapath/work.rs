@@ -38,6 +38,8 @@ pub struct Work<A> {
     pub source: A,
     /// [`crate::abi::FlowFlags`] of a new flow.
     pub flags: u32,
+    /// Number of its meter.
+    pub meter: u32,
     /// Where a packet goes that the node sends out itself.
     pub route: Route<A>,
     /// What the fragments of the packet's datagram have in common.

@@ -8,10 +8,10 @@ use std::{
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Prefix,
-        Service, SocketKey, SocketPeer,
+        Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Meter,
+        Prefix, Service, SocketKey, SocketPeer,
     },
-    datapath::{Family, InsertError, Tables, V4, V6},
+    datapath::{Counted, Family, InsertError, Tables, V4, V6},
 };
 
 type Map<K, V> = RefCell<HashMap<K, V>>;
@@ -27,6 +27,8 @@ pub struct MemoryTables {
     pub v4: PerFamily<u32>,
     /// The maps of IPv6.
     pub v6: PerFamily<[u32; 4]>,
+    /// METERS, by number.
+    pub meters: Map<u16, Meter>,
     /// Most entries of a flow map; none for no limit. Unlike the kernel's LRU map, a full one refuses.
     pub max_flow_entries: Option<usize>,
 }
@@ -193,6 +195,14 @@ where
 
     fn delete_flow(&self, key: &FlowKey<F::Addr>) {
         self.family().flows.borrow_mut().remove(key);
+    }
+
+    fn has_meters(&self) -> bool {
+        true
+    }
+
+    fn count(&self, meter: u16, counted: &Counted) {
+        self.meters.borrow_mut().entry(meter).or_default().count(counted);
     }
 
     fn socket(&self, key: &SocketKey<F::Addr>) -> Option<SocketPeer<F::Addr>> {

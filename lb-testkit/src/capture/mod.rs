@@ -25,6 +25,8 @@ pub struct Seen {
     pub src: SocketAddr,
     /// Destination; port 0 if the packet has none.
     pub dst: SocketAddr,
+    /// Length of the IP packet, in bytes.
+    pub len: u32,
     /// The flags of a TCP header (see [`flags`]); none for UDP and for fragments after the first.
     pub tcp_flags: Option<u8>,
     /// Which part of a larger packet it is, if it is one.

@@ -86,6 +86,7 @@ fn ipv4(packet: &[u8]) -> Option<Seen> {
         Some(octets.into())
     };
     transport(
+        word16(packet, 2)?.into(),
         *packet.get(9)?,
         addr(12)?,
         addr(16)?,
@@ -125,10 +126,18 @@ fn ipv6(packet: &[u8]) -> Option<Seen> {
             _ => break,
         }
     }
-    transport(next, addr(8)?, addr(24)?, fragment, rest)
+    let len = 40 + u32::from(word16(packet, 4)?);
+    transport(len, next, addr(8)?, addr(24)?, fragment, rest)
 }
 
-fn transport(proto: u8, src: IpAddr, dst: IpAddr, fragment: Option<Fragment>, bytes: &[u8]) -> Option<Seen> {
+fn transport(
+    len: u32,
+    proto: u8,
+    src: IpAddr,
+    dst: IpAddr,
+    fragment: Option<Fragment>,
+    bytes: &[u8],
+) -> Option<Seen> {
     if proto != TCP && proto != UDP {
         return None;
     }
@@ -137,6 +146,7 @@ fn transport(proto: u8, src: IpAddr, dst: IpAddr, fragment: Option<Fragment>, by
     let header = if later { &[] } else { bytes };
     let port = |at: usize| word16(header, at).unwrap_or_default();
     Some(Seen {
+        len,
         src: SocketAddr::new(src, port(0)),
         dst: SocketAddr::new(dst, port(2)),
         tcp_flags: (proto == TCP).then(|| header.get(13).copied()).flatten(),

@@ -87,6 +87,8 @@ pub(crate) struct Cost {
     pub(crate) floor: Samples,
     /// With the datapath, ns.
     pub(crate) real: Samples,
+    /// With the datapath and without counting service ports, ns.
+    pub(crate) uncounted: Samples,
     /// Why others could not be measured.
     pub(crate) failures: Vec<String>,
 }
@@ -103,6 +105,13 @@ impl Cost {
         let restore = self.restore.summary()?.median;
         let floor = self.floor.summary()?.median - restore;
         (floor > 0.0).then_some((self.real.summary()?.median - restore) / floor)
+    }
+
+    /// The cost as a multiple of that without counting, both without what restoring the headers costs.
+    pub(crate) fn counting_ratio(&self) -> Option<f64> {
+        let restore = self.restore.summary()?.median;
+        let uncounted = self.uncounted.summary()?.median - restore;
+        (uncounted > 0.0).then_some((self.real.summary()?.median - restore) / uncounted)
     }
 }
 

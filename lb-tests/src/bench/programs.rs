@@ -29,22 +29,28 @@ pub(crate) fn measure(object: &[u8], cpu: usize, extent: &Extent, figures: &mut 
 
 fn rounds(object: &[u8], extent: &Extent) -> Result<Vec<(String, Cost)>> {
     let cases = cases();
-    let mut bench = Bench::load(object)?;
     let mut costs: Vec<(String, Cost)> = cases
         .iter()
         .map(|case| (case.name.clone(), Cost::default()))
         .collect();
     for round in 1..=extent.rounds {
         eprintln!("round {round} of {}: ns per packet", extent.rounds);
+        let mut bench = Bench::load(object, round % 2 == 1)?;
         for (case, (_, cost)) in cases.iter().zip(&mut costs) {
-            let mut programs = [Program::Restore, Program::Floor, Program::Real];
-            programs.rotate_left(round % 3);
+            let mut programs = [
+                Program::Restore,
+                Program::Floor,
+                Program::Real,
+                Program::Uncounted,
+            ];
+            programs.rotate_left(round % 4);
             for program in programs {
                 match bench.time(case, program, extent.runs) {
                     Ok(ns) => match program {
                         Program::Restore => &mut cost.restore,
                         Program::Floor => &mut cost.floor,
                         Program::Real => &mut cost.real,
+                        Program::Uncounted => &mut cost.uncounted,
                     }
                     .push(f64::from(ns)),
                     Err(error) => {

@@ -99,6 +99,8 @@ fn costs(figures: &Figures) -> Table {
         "restore",
         "× floor",
         "× floor, net",
+        "not counted",
+        "× not counted, net",
     ]);
     for (name, cost) in &figures.costs {
         table.0.push(vec![
@@ -111,6 +113,8 @@ fn costs(figures: &Figures) -> Table {
             median(&cost.restore),
             times(cost.ratio()),
             times(cost.net_ratio()),
+            median(&cost.uncounted),
+            times(cost.counting_ratio()),
         ]);
     }
     table
@@ -248,8 +252,10 @@ pub(crate) fn json(machine: &Machine, figures: &Figures) -> Value {
                 "ns": values(&cost.real),
                 "floor": values(&cost.floor),
                 "restore": values(&cost.restore),
+                "not_counted": values(&cost.uncounted),
                 "ratio": cost.ratio(),
                 "net_ratio": cost.net_ratio(),
+                "counting_ratio": cost.counting_ratio(),
                 "failures": cost.failures,
             })
         })

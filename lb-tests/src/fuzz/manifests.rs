@@ -34,6 +34,7 @@ fn limits() -> Limits {
         max_frontends: 16,
         maglev_slots: 4_096,
         max_ranges: 8,
+        max_meters: 4,
         grace: Duration::ZERO,
     }
 }

@@ -115,33 +115,47 @@ pub enum Program {
     Floor,
     /// The datapath.
     Real,
+    /// The same with `--service-stats=false`.
+    Uncounted,
 }
 
 /// The kernel programs with the benchmark's.
 pub struct Bench {
     kernel: Kernel,
+    uncounted: Kernel,
 }
 
 impl Bench {
     /// Loads the object, which must be built with the feature `bench`, and moves the calling thread into a namespace with
     /// routes. Tables hold nothing but what a case needs, so this is what packets cost with everything in the CPU's caches.
+    /// What the maps of the programs that count and of those that do not cost differs by when they were made: load anew, with
+    /// the other ones first (`counted_first`).
     ///
     /// # Errors
     ///
     /// If the kernel refuses the programs, or the caller lacks the privileges.
-    pub fn load(object: &[u8]) -> Result<Self> {
-        let mut kernel = Kernel::with_routes_and_flows(object, FLOWS)?;
-        for name in [
-            "bench_restore",
-            "bench_floor",
-            "bench_workload",
-            "bench_uplink",
-            "bench_egress",
-        ] {
-            let program: &mut SchedClassifier = kernel.bpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("load program {name}"))?;
+    pub fn load(object: &[u8], counted_first: bool) -> Result<Self> {
+        let mut first = Kernel::with_routes_and_flows(object, FLOWS, counted_first)?;
+        // It finds the routes of the namespace that the thread is in now.
+        let mut second = Kernel::with_flows(object, FLOWS, !counted_first)?;
+        for bpf in [&mut first.bpf, &mut second.bpf] {
+            for name in [
+                "bench_restore",
+                "bench_floor",
+                "bench_workload",
+                "bench_uplink",
+                "bench_egress",
+            ] {
+                let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
+                program.load().with_context(|| format!("load program {name}"))?;
+            }
         }
-        Ok(Self { kernel })
+        let (kernel, uncounted) = if counted_first {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        Ok(Self { kernel, uncounted })
     }
 
     /// How long a packet takes, in ns: the mean over `runs` runs (fewer for new flows, which fill tables).
@@ -152,33 +166,36 @@ impl Bench {
     pub fn time(&mut self, case: &Case, program: Program, runs: u32) -> Result<u32> {
         let new = case.reason == Reason::NewFlow;
         let runs = if new { runs.min(RUNS_NEW) } else { runs };
-        self.kernel.prepare(case)?;
-        let mut plans = Array::<_, [u32; 32]>::try_from(map_of(&mut self.kernel.bpf, "BENCH_PLAN")?)?;
+        let datapath = matches!(program, Program::Real | Program::Uncounted);
+        let (kernel, other) = match program {
+            Program::Uncounted => (&mut self.uncounted, &mut self.kernel),
+            _ => (&mut self.kernel, &mut self.uncounted),
+        };
+        // Both, so that the CPU's caches know as much of either.
+        other.prepare(case)?;
+        kernel.prepare(case)?;
+        let mut plans = Array::<_, [u32; 32]>::try_from(map_of(&mut kernel.bpf, "BENCH_PLAN")?)?;
         plans.set(0, plan(case, new).as_words(), 0)?;
         let name = match program {
             Program::Restore => "bench_restore",
             Program::Floor => "bench_floor",
-            Program::Real => match case.hook {
+            Program::Real | Program::Uncounted => match case.hook {
                 Hook::Ingress(Role::Workload) => "bench_workload",
                 Hook::Ingress(Role::Uplink) => "bench_uplink",
                 Hook::Egress => "bench_egress",
                 Hook::Early => bail!("{}: frames before the stack are measured on a wire", case.name),
             },
         };
-        let before = self.kernel.counters()?;
-        let classifier: &mut SchedClassifier = self.kernel.bpf.program_mut(name).context(name)?.try_into()?;
+        let before = kernel.counters()?;
+        let classifier: &mut SchedClassifier = kernel.bpf.program_mut(name).context(name)?.try_into()?;
         let result = classifier.test_run(TestRunOptions {
             data_in: Some(&case.packet),
             repeat: runs,
             ..TestRunOptions::new()
         })?;
-        let after = self.kernel.counters()?;
+        let after = kernel.counters()?;
         let counted = after[case.reason as usize] - before[case.reason as usize];
-        let expected = if program == Program::Real {
-            u64::from(runs)
-        } else {
-            0
-        };
+        let expected = if datapath { u64::from(runs) } else { 0 };
         ensure!(
             counted == expected,
             "{}: {:?} was counted {counted} times in {runs} runs of {name}; all: {}",

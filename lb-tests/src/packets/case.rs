@@ -1,9 +1,12 @@
 //! A case of a packet table, what came of it, and how two of these are compared.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use lb_common::{
-    abi::{Flow, FlowKey, Fragment, FragmentKey},
+    abi::{Flow, FlowKey, Fragment, FragmentKey, Meter},
     datapath::Hook,
     verdict::Reason,
 };
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub redirected: bool,
     /// The entries of flows and fragments afterwards, without their times, as text.
     pub flows: BTreeSet<String>,
+    /// What was counted of the packet, by the number of the meter.
+    pub counted: BTreeMap<u16, Meter>,
 }
 
 /// A flow entry as text, without its time: native and kernel clocks differ.

@@ -1,18 +1,22 @@
 //! Runs a case in the kernel: through `BPF_PROG_TEST_RUN`, or over a wire.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
 };
 use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, KnownBit, Range, Service, ServiceNets, Uplink, XdpMode, XdpWhy, map,
+        FrontendKey, KnownBit, Meter, Range, Service, ServiceNets, Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -38,6 +42,8 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
+/// Meters that cases use.
+const MOST_METERS: u16 = 4;
 /// Index of the loopback device of every namespace.
 const LOOPBACK: u32 = 1;
 /// Sizes that the cases need; the whole maps would take 100 MB.
@@ -60,11 +66,11 @@ impl Kernel {
     ///
     /// If the kernel refuses the programs, or the caller lacks the privileges.
     pub fn with_routes(object: &[u8]) -> Result<Self> {
-        Self::with_routes_and_flows(object, ENTRIES)
+        Self::with_routes_and_flows(object, ENTRIES, true)
     }
 
-    /// The same with room for so many flow entries.
-    pub(super) fn with_routes_and_flows(object: &[u8], flows: u32) -> Result<Self> {
+    /// The same with room for so many flow entries; service ports are counted or not.
+    pub(super) fn with_routes_and_flows(object: &[u8], flows: u32, service_stats: bool) -> Result<Self> {
         let namespace = Namespace::enter()?;
         for knob in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             fs::write(format!("/proc/sys/net/{knob}"), "1").context(knob)?;
@@ -95,7 +101,7 @@ impl Kernel {
         }
         Ok(Self {
             _namespace: Some(namespace),
-            ..Self::with_flows(object, flows)?
+            ..Self::with_flows(object, flows, service_stats)?
         })
     }
 
@@ -105,15 +111,18 @@ impl Kernel {
     ///
     /// If the kernel refuses the programs, or the caller lacks the privileges.
     pub fn load(object: &[u8]) -> Result<Self> {
-        Self::with_flows(object, ENTRIES)
+        Self::with_flows(object, ENTRIES, true)
     }
 
-    fn with_flows(object: &[u8], flows: u32) -> Result<Self> {
+    /// The same with room for so many flow entries.
+    pub(super) fn with_flows(object: &[u8], flows: u32, service_stats: bool) -> Result<Self> {
         let pins = PrivateBpffs::mount()?;
+        let service_stats = u8::from(service_stats);
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(pins.path())
             .override_global("AYA_LOG_LEVEL", &0u8, true)
+            .override_global("SERVICE_STATS", &service_stats, true)
             .override_global("SNAT_FIRST", &SNAT_PORTS.first, true)
             .override_global("SNAT_COUNT", &SNAT_PORTS.count, true);
         for name in map::PINNED {
@@ -181,6 +190,7 @@ impl Kernel {
             packet,
             redirected,
             flows: self.flows()?,
+            counted: self.counted()?,
         })
     }
 
@@ -189,7 +199,7 @@ impl Kernel {
         for frame in &case.before {
             self.test_run(case, frame)?;
         }
-        Ok(())
+        self.clear_meters()
     }
 
     /// What an XDP program makes of a case's packet: none if it goes up. Test runs come in by the loopback device, which
@@ -225,7 +235,10 @@ impl Kernel {
         let after = (self.counters()?, self.flows()?);
         if result.return_value == XDP_PASS {
             ensure!(packet == case.packet, "went up, but not as it came");
-            ensure!(before == after, "went up, but was counted or recorded");
+            ensure!(
+                before == after && self.counted()?.is_empty(),
+                "went up, but was counted or recorded"
+            );
             return Ok(None);
         }
         let reason = only_change(&before.0, &after.0)?;
@@ -253,6 +266,7 @@ impl Kernel {
             packet,
             redirected: result.return_value != XDP_DROP,
             flows: after.1,
+            counted: self.counted()?,
         }))
     }
 
@@ -275,6 +289,7 @@ impl Kernel {
     /// If a map cannot be written, the frame does not come out, or anything but it was counted.
     pub fn run_over(&mut self, wire: &Wire, case: &Case) -> Result<Outcome> {
         self.prepare(case)?;
+        self.clear_meters()?;
         let before = self.counters()?;
         let packet = wire.send(&case.packet)?;
         Ok(Outcome {
@@ -282,6 +297,7 @@ impl Kernel {
             packet,
             redirected: false,
             flows: self.flows()?,
+            counted: self.counted()?,
         })
     }
 
@@ -388,6 +404,35 @@ impl Kernel {
         (0..Reason::COUNT)
             .map(|number| Ok(counters.get(&number, 0)?.iter().sum()))
             .collect()
+    }
+
+    fn meters(&mut self) -> Result<PerCpuArray<&mut MapData, Meter>> {
+        Ok(PerCpuArray::try_from(map_of(&mut self.bpf, map::METERS)?)?)
+    }
+
+    fn clear_meters(&mut self) -> Result<()> {
+        let mut meters = self.meters()?;
+        for number in 0..=MOST_METERS {
+            let zero = vec![Meter::default(); nr_cpus().map_err(|(_, error)| error)?];
+            meters.set(number.into(), PerCpuValues::try_from(zero)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// What the meters hold, as far as anything was counted.
+    fn counted(&mut self) -> Result<BTreeMap<u16, Meter>> {
+        let meters = self.meters()?;
+        let mut counted = BTreeMap::new();
+        for number in 0..=MOST_METERS {
+            let mut sum = Meter::default();
+            for of_cpu in meters.get(&number.into(), 0)?.iter() {
+                sum.add(of_cpu);
+            }
+            if sum != Meter::default() {
+                counted.insert(number, sum);
+            }
+        }
+        Ok(counted)
     }
 
     fn flows(&self) -> Result<BTreeSet<String>> {

@@ -99,6 +99,12 @@ pub fn run_at(case: &Case, hook: Hook) -> (Way, Outcome) {
         packet: frame.bytes,
         redirected: verdict.way != Way::Stack,
         flows,
+        counted: tables
+            .meters
+            .borrow()
+            .iter()
+            .map(|(n, meter)| (*n, *meter))
+            .collect(),
     };
     (verdict.way, outcome)
 }
@@ -115,6 +121,7 @@ fn tables_before(case: &Case) -> MemoryTables {
         let mut frame = Frame::new(before.clone());
         datapath::process(&mut frame, &tables, &env(NOW), case.hook, &mut Works::default());
     }
+    tables.meters.borrow_mut().clear();
     tables
 }
 

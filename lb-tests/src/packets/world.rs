@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendFlags, Either, Flow, FlowFlags, FlowKey, FlowKind, Fragment,
-        FragmentKey, Frontend, FrontendFlags, FrontendKey, FrontendKind, Policies, Range, Service, TableRef,
-        Tuple, from_ip, port_to_wire,
+        FragmentKey, Frontend, FrontendFlags, FrontendKey, FrontendKind, Meter, Policies, Range, Service,
+        TableRef, Tuple, from_ip, port_to_wire,
     },
     maglev::{self, Cursor, Member},
 };
@@ -144,9 +144,9 @@ impl FragmentSpec {
         let fragment = Fragment {
             src: to[0],
             dst: to[1],
-            kind: FlowKind::Forward as u8,
-            flags: 0,
-            pad: [0; 6],
+            meter: Meter::NONE,
+            flags: FlowKind::Forward as u8,
+            pad: [0; 5],
             seen_at,
         };
         (key, fragment)
@@ -198,6 +198,8 @@ pub struct FlowSpec {
     pub direct: bool,
     /// IP protocol number.
     pub proto: u8,
+    /// Number of its meter.
+    pub meter: u16,
     /// Index of the endpoint, counted over all endpoints of its family in the world.
     pub index: u32,
     /// Generation that the flow recorded.
@@ -223,6 +225,8 @@ pub enum Halves {
     ReplyOnly,
 }
 
+/// Number of the meter of a world's first service; those of the others follow.
+pub const METER: u16 = 1;
 /// Generation of every backend of a world.
 pub const GENERATION: u32 = 7;
 /// Where the first table begins. Not 0, so that a forgotten offset shows.
@@ -330,7 +334,7 @@ fn build(members: &[Member], size: u32) -> Vec<u32> {
 
 impl ServiceSpec {
     fn entries(&self, id: u32, next_slot: &mut u32, next_backend: &mut [u32; 2], entries: &mut Vec<Entry>) {
-        let frontend = Frontend::new(id, self.kind);
+        let frontend = Frontend::new(id, self.kind).with_meter(METER + id as u16);
         let port = port_to_wire(self.frontend.port());
         entries.push(match from_ip(self.frontend.ip()) {
             Either::V4(addr) => Entry::Frontend4(FrontendKey::new(addr, port, self.proto), frontend),
@@ -485,10 +489,9 @@ impl FlowSpec {
         };
         let flow = |tuple, kind: FlowKind, seen| Flow {
             tuple,
-            kind: kind as u8,
+            meter: self.meter,
+            flags: FlowFlags::of(kind, flags),
             seen,
-            flags,
-            pad: 0,
             backend: self.index,
             generation: self.generation,
             last_seen: now.saturating_sub(self.age),

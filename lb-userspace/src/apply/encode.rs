@@ -73,6 +73,7 @@ pub(super) fn decode_frontend_value(value: lb_common::abi::Frontend) -> Snapshot
         service: value.service,
         kind: FrontendKind::from_number(value.kind),
         flags: value.flags,
+        meter: value.meter,
     }
 }
 

@@ -3,6 +3,7 @@
 mod encode;
 mod endpoints;
 mod known;
+mod meters;
 mod service_cidrs;
 mod snapshot;
 mod sources;
@@ -15,11 +16,12 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Either, Frontend, FrontendKey, Range, Service, ServiceNets, Uplink, from_ip, map},
+    abi::{Backend, Either, Frontend, FrontendKey, Meter, Range, Service, ServiceNets, Uplink, from_ip, map},
     verdict::Reason,
 };
 use thiserror::Error;
 
+pub use self::meters::read_meter;
 use self::{
     encode::{frontend_key, range_key},
     endpoints::Endpoints,
@@ -90,6 +92,7 @@ pub struct KernelMaps {
     cidrs4: Array<MapData, ServiceNets<u32>>,
     cidrs6: Array<MapData, ServiceNets<[u32; 4]>>,
     counters: PerCpuArray<MapData, u64>,
+    meters: PerCpuArray<MapData, Meter>,
 }
 
 impl KernelMaps {
@@ -121,6 +124,7 @@ impl KernelMaps {
             cidrs4: typed(take(bpf, map::CIDRS4)?, map::CIDRS4)?,
             cidrs6: typed(take(bpf, map::CIDRS6)?, map::CIDRS6)?,
             counters: typed(take(bpf, map::COUNTERS)?, map::COUNTERS)?,
+            meters: typed(take(bpf, map::METERS)?, map::METERS)?,
         })
     }
 
@@ -222,9 +226,12 @@ impl Dataplane for KernelMaps {
                 service,
                 kind,
                 flags,
+                meter,
             } => {
                 self.known.add(frontend.addr)?;
-                let value = Frontend::new(*service, *kind).with_flags(*flags);
+                let value = Frontend::new(*service, *kind)
+                    .with_flags(*flags)
+                    .with_meter(*meter);
                 match from_ip(frontend.addr) {
                     Either::V4(addr) => self
                         .frontends4
@@ -236,6 +243,7 @@ impl Dataplane for KernelMaps {
                         .map_err(failed("write", map::FRONTENDS6)),
                 }
             }
+            Op::ClearMeter { meter } => self.clear_meter(*meter),
             Op::DeleteFrontend { frontend } => {
                 match from_ip(frontend.addr) {
                     Either::V4(addr) => remove(

@@ -125,6 +125,8 @@ pub struct Config {
     pub healthz_bind_address: Option<Bind>,
     /// Where `/metrics`, `/proxyMode` and `/configz` are answered; nowhere if none.
     pub metrics_bind_address: Option<Bind>,
+    /// Whether service ports are counted.
+    pub service_stats: bool,
     /// How long changes are collected.
     pub min_sync_period: Duration,
     /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
@@ -185,6 +187,7 @@ impl Config {
                 Some(text) => values::bind("metrics-bind-address", text, Bind::METRICS)?,
                 None => Some(Bind::METRICS),
             },
+            service_stats: settings.service_stats.unwrap_or(true),
             min_sync_period: match &settings.min_sync_period {
                 Some(text) => values::wait("min-sync-period", text)?,
                 None => Duration::from_millis(10),

@@ -64,6 +64,8 @@ impl Config {
             xdp: Some(self.xdp.texts()),
             healthz_bind_address: Some(bind(self.healthz_bind_address)),
             metrics_bind_address: Some(bind(self.metrics_bind_address)),
+            service_stats: Some(self.service_stats),
+            metrics_max_services: Some(self.sizes.meters.into()),
             min_sync_period: time(duration(self.min_sync_period)),
             bpf_log: Some(BpfLog::of_number(self.bpf_log)),
             no_tcx: Some(self.no_tcx),

@@ -48,6 +48,7 @@ fn every_field(variant: u32) -> Map<String, Value> {
         "externalIps": variant == 0, "snatPorts": format!("{}-60000", 50_000 + n), "uplink": [text],
         "workload": [text], "xdp": [format!("{text}=off")], "healthzBindAddress": format!("127.0.0.1:{n}"),
         "metricsBindAddress": format!("127.0.0.2:{n}"), "minSyncPeriod": format!("{n}ms"),
+        "serviceStats": variant == 0, "metricsMaxServices": n,
         "bpfLog": (["info", "warn"][variant as usize]), "noTcx": variant == 0, "tcpEstablishedTimeout": time,
         "tcpSynTimeout": time, "tcpCloseWaitTimeout": time, "tcpFinTimeout": time, "udpTimeout": time,
         "udpStreamTimeout": time, "maxFlows": n, "maxFrontends": n, "maxServices": n, "maxBackends": n,
@@ -233,6 +234,8 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         option::of(select(BpfLog::ALL.to_vec())),
         option::of(select(vec![LogFormat::Text, LogFormat::Json])),
         text(&["debug", "info,a=warn"]),
+        any::<Option<bool>>(),
+        option::of(1u32..=65_535),
     );
     let times = prop::array::uniform6(option::of(a_time()));
     let sizes = prop::array::uniform5(option::of((1u32..1 << 27).prop_map(|n| n * 2)));
@@ -263,6 +266,8 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 healthz_bind_address: agent.0,
                 metrics_bind_address: agent.1,
                 min_sync_period: agent.2,
+                service_stats: agent.6,
+                metrics_max_services: agent.7,
                 bpf_log: agent.3,
                 log_format: agent.4,
                 log_level: agent.5,

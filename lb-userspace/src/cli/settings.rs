@@ -81,6 +81,13 @@ pub struct Settings {
     /// Address and port of /metrics, /proxyMode and /configz; empty for none [default: 127.0.0.1:10249]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_bind_address: Option<String>,
+    /// Count packets, bytes and connections of each service port, for /metrics [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub service_stats: Option<bool>,
+    /// Largest number of service ports that are counted by themselves, those of the two IP versions separately; others have
+    /// no series of their own [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub metrics_max_services: Option<u32>,
     /// How long to wait for further changes before a change is applied [default: 10ms]
     #[arg(long, value_name = "TIME")]
     pub min_sync_period: Option<String>,
@@ -161,6 +168,8 @@ impl Settings {
             xdp: self.xdp.or(lower.xdp),
             healthz_bind_address: self.healthz_bind_address.or(lower.healthz_bind_address),
             metrics_bind_address: self.metrics_bind_address.or(lower.metrics_bind_address),
+            service_stats: self.service_stats.or(lower.service_stats),
+            metrics_max_services: self.metrics_max_services.or(lower.metrics_max_services),
             min_sync_period: self.min_sync_period.or(lower.min_sync_period),
             bpf_log: self.bpf_log.or(lower.bpf_log),
             no_tcx: self.no_tcx.or(lower.no_tcx),

@@ -176,9 +176,27 @@ pub(super) fn sizes(settings: &Settings) -> Result<Sizes, ConfigError> {
         services: size("max-services", settings.max_services, default.services)?,
         backends: size("max-backends", settings.max_backends, default.backends)?,
         maglev_slots: size("maglev-slots", settings.maglev_slots, default.maglev_slots)?,
+        meters: meters(settings, default.meters)?,
     };
     if !sizes.maglev_slots.is_multiple_of(2) {
         return Err(value("maglev-slots", sizes.maglev_slots, "must be even"));
     }
     Ok(sizes)
+}
+
+/// How many service ports are counted by themselves: frontends and flows have 16 bits for it.
+fn meters(settings: &Settings, default: u16) -> Result<u16, ConfigError> {
+    let Some(given) = settings.metrics_max_services else {
+        return Ok(default);
+    };
+    u16::try_from(given)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| {
+            let problem = format!(
+                "must be from 1 to {}; --service-stats=false counts none",
+                u16::MAX
+            );
+            value("metrics-max-services", given, problem)
+        })
 }

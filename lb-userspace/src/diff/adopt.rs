@@ -8,7 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{abi::TableRef, limits::MAX_TABLE_SIZE};
+use lb_common::{
+    abi::{Meter, TableRef},
+    limits::MAX_TABLE_SIZE,
+};
 
 use super::{
     Ledger, Limits,
@@ -34,6 +37,7 @@ impl Ledger {
                     service: found.service,
                     kind: found.kind,
                     flags: found.flags,
+                    meter: found.meter,
                 },
             );
             frontends_of.entry(found.service).or_default().insert(*frontend);
@@ -45,6 +49,12 @@ impl Ledger {
         for (id, frontends) in frontends_of {
             match snapshot.services.get(&id) {
                 Some(table) if ledger.ids.reserve(id) => {
+                    for frontend in &frontends {
+                        let found = snapshot.frontends.get(frontend);
+                        ledger
+                            .meters
+                            .adopt(id, found.map_or(Meter::NONE, |found| found.meter));
+                    }
                     let entry = ledger.adopt_service(snapshot, id, *table, &frontends);
                     let entry = entry.unwrap_or_else(|| {
                         bad.push((id, *table));

@@ -31,6 +31,7 @@ impl Ledger {
                     service,
                     kind,
                     flags,
+                    meter,
                 },
                 _,
             ) => {
@@ -41,6 +42,7 @@ impl Ledger {
                         service: *service,
                         kind: Some(*kind),
                         flags: *flags,
+                        meter: *meter,
                     },
                 );
                 if let Some(entry) = self.entries.get_mut(service) {
@@ -53,6 +55,7 @@ impl Ledger {
                 self.drop_range(*service, range);
                 self.finish(*service, now);
             }
+            (_, What::Meter { id }) => self.meters.cleared(*id),
             (Op::PutAddress { addr, kind }, _) => self.addresses.put(*addr, *kind),
             (Op::DeleteAddress { addr }, _) => self.addresses.delete(addr),
             (
@@ -129,6 +132,7 @@ impl Ledger {
             self.doomed.remove(&id);
             self.entries.remove(&id);
             self.ids.retire(id, now);
+            self.meters.retire(id, now);
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
     DiffError,
     addresses::Addresses,
     backends::Backends,
+    meters::Meters,
     numbers::Numbers,
     space::{Block, Space},
     table::Builder,
@@ -34,6 +35,8 @@ pub struct Limits {
     pub maglev_slots: u32,
     /// Source ranges of each family.
     pub max_ranges: u32,
+    /// Service ports that are counted by themselves (elements of METERS, one less).
+    pub max_meters: u16,
     /// How long something that was freed is not used again.
     pub grace: Duration,
 }
@@ -46,6 +49,7 @@ impl Default for Limits {
             max_frontends: limits::FRONTENDS,
             maglev_slots: limits::MAGLEV_SLOTS,
             max_ranges: limits::RANGES,
+            max_meters: limits::METERS,
             grace: Duration::from_secs(1),
         }
     }
@@ -186,6 +190,7 @@ pub(super) enum Record {
         service: u32,
         kind: Option<FrontendKind>,
         flags: u8,
+        meter: u16,
     },
     /// An operation on it failed.
     Unsure,
@@ -197,6 +202,7 @@ pub struct Ledger {
     pub(super) limits: Limits,
     pub(super) ids: Numbers,
     pub(super) space: Space,
+    pub(super) meters: Meters,
     pub(super) backends_v4: Backends,
     pub(super) backends_v6: Backends,
     pub(super) entries: BTreeMap<u32, Entry>,
@@ -240,6 +246,7 @@ impl Ledger {
             limits,
             ids: Numbers::new(limits.max_services, limits.grace),
             space: Space::new(limits.maglev_slots, limits.grace),
+            meters: Meters::new(limits.max_meters, limits.grace),
             backends_v4: Backends::new(limits.max_backends, limits.grace),
             backends_v6: Backends::new(limits.max_backends, limits.grace),
             entries: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Making: backends, tables, services, and the frontends that lead to them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use lb_common::abi::TableRef;
 
@@ -17,7 +17,7 @@ use crate::{
 
 impl Ledger {
     /// Backends, table and service of a service port.
-    pub(super) fn make(&mut self, draft: &mut Draft, key: &ServicePortKey) {
+    pub(super) fn make(&mut self, draft: &mut Draft, key: &ServicePortKey, now: Instant) {
         let Some(wanted) = self.wanted.get(key).cloned() else {
             return;
         };
@@ -31,6 +31,7 @@ impl Ledger {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
+        self.meters.give(id);
         let before = draft.steps.len();
         let made = self.make_entry(draft, key, id, &entry, &wanted);
         if !made {
@@ -44,6 +45,7 @@ impl Ledger {
         if entry.is_untouched() {
             self.id_of.remove(key);
             self.ids.give_back(id);
+            self.meters.retire(id, now);
         } else {
             self.entries.insert(id, entry);
         }
@@ -199,6 +201,8 @@ impl Ledger {
             .frontends
             .iter()
             .filter(|(frontend, _)| self.wanted_frontends.get(*frontend) == Some(key));
+        let meter = self.meters.of(*id);
+        let mut to_clear = self.meters.to_clear(*id);
         let mut missing = Vec::new();
         for (frontend, kind) in own {
             let record = self.frontends.get(frontend);
@@ -207,6 +211,7 @@ impl Ledger {
                     service: *id,
                     kind: Some(*kind),
                     flags: port.flags(*kind),
+                    meter,
                 })
             {
                 continue;
@@ -220,11 +225,15 @@ impl Ledger {
                 *added += 1;
             }
             draft.moved.insert(*frontend);
+            if let Some(meter) = to_clear.take() {
+                draft.push(Op::ClearMeter { meter }, What::Meter { id: *id });
+            }
             let op = Op::PutFrontend {
                 frontend: *frontend,
                 service: *id,
                 kind: *kind,
                 flags: port.flags(*kind),
+                meter,
             };
             draft.push(op, What::Frontend);
         }

@@ -21,6 +21,7 @@ mod backends;
 mod confirm;
 mod ledger;
 mod make;
+mod meters;
 mod numbers;
 mod planner;
 mod quarantine;

@@ -39,6 +39,8 @@ pub(super) enum What {
     Service { table: Table },
     /// A frontend, or an address that goes.
     Frontend,
+    /// The meter of that service.
+    Meter { id: u32 },
     /// A source range of that service.
     Range { id: u32 },
     /// An address that this service wants, among others.
@@ -104,7 +106,7 @@ impl Ledger {
         let is_in = |key: &&ServicePortKey| self.id_of.get(*key).is_none_or(|id| !failed.contains(id));
         let dirty: Vec<ServicePortKey> = self.dirty.iter().filter(is_in).cloned().collect();
         for key in &dirty {
-            self.make(&mut draft, key);
+            self.make(&mut draft, key, now);
         }
         for key in &dirty {
             self.put_ranges(&mut draft, key);
@@ -153,6 +155,10 @@ impl Ledger {
         }
         self.ids.release(now);
         self.space.release(now);
+        for id in self.meters.release(now) {
+            let entry = self.entries.get(&id);
+            self.dirty.extend(entry.and_then(|entry| entry.key.clone()));
+        }
         self.backends_v4.release(now);
         self.backends_v6.release(now);
         for id in self.doomed.iter().copied().collect::<Vec<_>>() {

@@ -93,6 +93,7 @@ fn service_of(step: &Step) -> Option<u32> {
             _,
             What::Backend { id }
             | What::Table { id }
+            | What::Meter { id }
             | What::Address { id }
             | What::Range { id }
             | What::Free { owner: Some((id, _)) },

@@ -15,6 +15,8 @@ pub struct Knobs {
     pub timeouts: Timeouts,
     /// Whose sockets are served; the cgroup programs are not loaded for nobody.
     pub socket_lb: SocketLb,
+    /// Whether service ports are counted.
+    pub service_stats: bool,
     /// The modes that XDP programs are loaded for.
     pub xdp: &'static [XdpMode],
 }

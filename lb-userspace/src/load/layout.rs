@@ -4,7 +4,7 @@ use aya::maps::{MapInfo, MapType, lpm_trie};
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink, map,
+        KnownBit, Meter, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink, map,
     },
     limits,
     verdict::Reason,
@@ -26,6 +26,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Maglev slots of all services together.
     pub maglev_slots: u32,
+    /// Service ports that are counted by themselves.
+    pub meters: u16,
 }
 
 impl Default for Sizes {
@@ -36,6 +38,7 @@ impl Default for Sizes {
             services: limits::SERVICES,
             backends: limits::BACKENDS,
             maglev_slots: limits::MAGLEV_SLOTS,
+            meters: limits::METERS,
         }
     }
 }
@@ -93,6 +96,7 @@ impl Sizes {
             of::<u32, ServiceNets<V4>>(map::CIDRS4, 1),
             of::<u32, ServiceNets<V6>>(map::CIDRS6, 1),
             of::<u32, u64>(map::COUNTERS, Reason::COUNT),
+            of::<u32, Meter>(map::METERS, u32::from(self.meters) + 1),
         ]
     }
 }
@@ -117,16 +121,17 @@ fn kind_and_flags(name: &str) -> (MapType, u32) {
         | map::UPLINKS => (MapType::Hash, 0),
         map::SERVICES | map::MAGLEV | map::KNOWN => (MapType::Array, BPF_F_MMAPABLE),
         map::RANGES4 | map::RANGES6 => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
-        map::COUNTERS => (MapType::PerCpuArray, 0),
+        map::COUNTERS | map::METERS => (MapType::PerCpuArray, 0),
         map::BACKENDS4 | map::BACKENDS6 | map::CIDRS4 | map::CIDRS6 => (MapType::Array, 0),
         _ => (MapType::LruHash, 0),
     }
 }
 
-/// Which maps are pinned. Pinning by name takes over whatever has the name, so all of them are looked at first.
+/// Which maps are pinned and can be taken over. Pinning by name takes over whatever has the name, so all of them are looked
+/// at first. METERS of another size is left out: no packet needs it.
 pub(super) fn check_pinned(pins: &PinFolder, layouts: &[Layout]) -> Result<Vec<&'static str>, LoadError> {
     let mut adopted = Vec::new();
-    for layout in layouts {
+    'layouts: for layout in layouts {
         let path = pins.maps().join(layout.name);
         if !path.exists() {
             continue;
@@ -161,6 +166,9 @@ pub(super) fn check_pinned(pins: &PinFolder, layouts: &[Layout]) -> Result<Vec<&
                 layout.entries.to_string(),
             ),
         ] {
+            if found != needed && layout.name == map::METERS {
+                continue 'layouts;
+            }
             if found != needed {
                 return Err(LoadError::Layout {
                     path,

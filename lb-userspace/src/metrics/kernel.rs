@@ -1,4 +1,4 @@
-//! What only the kernel knows: packets by reason, and how full the maps are.
+//! What only the kernel knows: packets by reason and by Service, and how full the maps are.
 
 use std::{
     io,
@@ -12,13 +12,13 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
 };
 use lb_common::abi::{
-    Affinity, AffinityKey, Fragment, FragmentKey, Frontend, FrontendKey, SocketKey, SocketPeer, map,
+    Affinity, AffinityKey, Fragment, FragmentKey, Frontend, FrontendKey, Meter, SocketKey, SocketPeer, map,
 };
 use tracing::debug;
 
 use super::Metrics;
 use crate::{
-    apply::read_counters,
+    apply::{read_counters, read_meter},
     status::{StatusError, ranges},
     sys,
 };
@@ -36,6 +36,7 @@ const BATCH: usize = 1_024;
 pub(crate) struct Kernel {
     maps: PathBuf,
     counters: PerCpuArray<MapData, u64>,
+    meters: PerCpuArray<MapData, Meter>,
     read: Option<Instant>,
 }
 
@@ -44,14 +45,12 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// If the map of counters cannot be opened.
+    /// If the maps of counters cannot be opened.
     pub(crate) fn open(maps: &Path) -> Result<Self, StatusError> {
-        let name = map::COUNTERS;
-        let failed = |source| StatusError::Map { name, source };
-        let data = MapData::from_pin(maps.join(name)).map_err(failed)?;
         Ok(Self {
             maps: maps.to_owned(),
-            counters: PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?,
+            counters: of_cpus(maps, map::COUNTERS)?,
+            meters: of_cpus(maps, map::METERS)?,
             read: None,
         })
     }
@@ -69,6 +68,9 @@ impl Kernel {
         match read_counters(&self.counters) {
             Ok(counted) => metrics.own.set_packets(&counted),
             Err(failure) => debug!("{failure}"),
+        }
+        if let Err(failure) = metrics.services.read(|number| read_meter(&self.meters, number)) {
+            debug!("{failure}");
         }
         if let Err(failure) = self.count(metrics) {
             debug!("{failure}");
@@ -100,6 +102,13 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// A pinned array with an element for each CPU.
+fn of_cpus<V: Pod>(maps: &Path, name: &'static str) -> Result<PerCpuArray<MapData, V>, StatusError> {
+    let failed = |source| StatusError::Map { name, source };
+    let data = MapData::from_pin(maps.join(name)).map_err(failed)?;
+    PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)
 }
 
 /// How many elements a hash map has, and how many it has room for. `K` and `V` are arrays of the bytes of its keys and values.

@@ -5,12 +5,14 @@
 //! happen; what only the kernel knows is read when somebody asks (`kernel`), at most every ten seconds, on a thread that
 //! nobody waits for but who asks.
 //!
-//! **Cardinality.** No label has values that users choose: families, reasons, states, maps and phases are fixed lists.
+//! **Cardinality.** Only the series of Services ([`services`]) have labels with values that users choose, and their number is
+//! bounded by a flag. Families, reasons, states, maps and phases are fixed lists.
 
 pub(crate) mod kernel;
 pub mod kube_proxy;
 pub mod own;
 mod process;
+pub mod services;
 mod text;
 
 use prometheus_client::{
@@ -20,7 +22,7 @@ use prometheus_client::{
 };
 
 pub use self::text::Format;
-use self::{kube_proxy::KubeProxy, own::Own, process::Process};
+use self::{kube_proxy::KubeProxy, own::Own, process::Process, services::Services};
 use crate::plan;
 
 /// One label of a fixed list.
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub kube_proxy: KubeProxy,
     /// Our own.
     pub own: Own,
+    /// Those of Services.
+    pub services: Services,
     process: Process,
 }
 
@@ -61,6 +65,7 @@ impl Default for Metrics {
         Self {
             kube_proxy: KubeProxy::new(&mut registry),
             own: Own::new(&mut registry),
+            services: Services::new(&mut registry),
             process: Process::new(&mut registry),
             registry,
         }

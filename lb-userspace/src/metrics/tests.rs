@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use lb_common::{flow::State, verdict::Reason};
+use lb_common::{
+    abi::{Meter, Traffic},
+    flow::State,
+    verdict::Reason,
+};
 use serde_json::Value;
 
 use super::{kube_proxy::Probe, *};
 use crate::{
+    desired::ServicePortKey,
     events::Outcome,
     flows::Found,
     health::Serving,
-    index::Changes,
+    index::{Changes, ServiceName},
     telemetry::{SyncReport, Telemetry},
 };
 
@@ -97,6 +102,30 @@ fn told() -> Telemetry {
     own.set_snat_ports(100);
     own.set_packets(&[(Reason::NewFlow, 7), (Reason::NoEndpoints, 1)]);
     own.set_map("FRONTENDS4", 1, 8);
+    let port = |family| ServicePortKey {
+        service: ServiceName {
+            namespace: "shop".into(),
+            name: "web".into(),
+        },
+        port: "http".into(),
+        protocol: plan::Protocol::Tcp,
+        family,
+    };
+    let meters = [(3, port(plan::Family::V4)), (7, port(plan::Family::V6))];
+    telemetry.meters(&meters.into(), 5);
+    let read = telemetry.metrics().services.read(|number| {
+        let traffic = |packets| Traffic {
+            packets,
+            bytes: 100 * packets,
+        };
+        Ok::<_, ()>(Meter {
+            connections: 1,
+            sockets: number.into(),
+            requests: traffic(2),
+            replies: traffic(number.into()),
+        })
+    });
+    assert!(read.is_ok());
     telemetry
 }
 
@@ -126,6 +155,11 @@ fn figures_arrive_under_their_labels() {
         r#"fairlead_serving{state="pinned"} 0"#,
         r#"fairlead_map_capacity{map="FRONTENDS4"} 8"#,
         r#"fairlead_map_operations_total{result="done"} 3"#,
+        r#"fairlead_service_packets_total{namespace="shop",service="web",port="http",direction="request"} 4"#,
+        r#"fairlead_service_packets_total{namespace="shop",service="web",port="http",direction="reply"} 10"#,
+        r#"fairlead_service_bytes_total{namespace="shop",service="web",port="http",direction="reply"} 1000"#,
+        r#"fairlead_service_connections_total{namespace="shop",service="web",port="http"} 12"#,
+        "fairlead_service_ports_left_out 5",
         r#"kubeproxy_proxy_healthz_total{code="200"} 1"#,
         r#"kubeproxy_proxy_livez_total{code="503"} 1"#,
         "kubeproxy_sync_proxy_rules_endpoint_changes_total 1",
@@ -136,4 +170,24 @@ fn figures_arrive_under_their_labels() {
     ] {
         assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
     }
+}
+
+#[test]
+fn series_go_with_their_service() {
+    let telemetry = told();
+    telemetry.meters(&BTreeMap::new(), 0);
+    let text = telemetry.metrics().text(Format::Prometheus);
+    assert!(!text.contains("shop"), "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line == "fairlead_service_ports_left_out 0")
+    );
+}
+
+#[test]
+fn nothing_is_told_of_services_that_are_not_counted() {
+    let text = Telemetry::new("n1", Value::Null)
+        .metrics()
+        .text(Format::Prometheus);
+    assert!(!text.contains("fairlead_service_"), "{text}");
 }

@@ -38,6 +38,7 @@ impl Limits {
             max_backends: sizes.backends,
             max_frontends: sizes.frontends,
             maglev_slots: sizes.maglev_slots,
+            max_meters: sizes.meters,
             ..Self::default()
         }
     }
@@ -53,6 +54,8 @@ pub(super) struct Agent {
     sockets: Sockets,
     telemetry: Telemetry,
     caution: Caution,
+    /// Whether the kernel counts service ports.
+    service_stats: bool,
     /// The networks that cluster IPs are given from, as they were told to the kernel last.
     service_cidrs: Option<BTreeSet<IpNet>>,
     /// The API server has no Node of our name.
@@ -89,6 +92,7 @@ impl Agent {
             sockets,
             telemetry,
             caution: Caution::new(Adopted::of(snapshot)),
+            service_stats: config.service_stats,
             service_cidrs: None,
             node_missing: false,
             phases: Phases::default(),
@@ -261,6 +265,11 @@ impl Agent {
         }
         told.failed = report.failures.iter().map(|(op, _)| op.family()).collect();
         self.tell_sync(told, &report);
+        if self.service_stats
+            && let Some((meters, left_out)) = self.ledger.take_meters()
+        {
+            self.telemetry.meters(&meters, left_out);
+        }
         self.retry = (!report.failures.is_empty()).then(|| Instant::now() + RETRY);
         if report.applied > 0 {
             let usage = self.ledger.usage();

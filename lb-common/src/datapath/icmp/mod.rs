@@ -150,8 +150,7 @@ fn chosen<A: Address>(work: &mut Work<A>, role: Role) -> Step {
     flow.tuple.src = client;
     flow.tuple.dst = work.backend.addr;
     flow.tuple.ports = transport::ports_word(work.quoted.key.tuple.src_port(), work.backend.port);
-    flow.kind = FlowKind::Forward as u8;
-    flow.flags = 0;
+    flow.flags = FlowKind::Forward as u8;
     Step::Translate(Reason::IcmpTranslated)
 }
 

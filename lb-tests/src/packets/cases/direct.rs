@@ -41,6 +41,7 @@ fn world(a: Addresses, proto: u8, flows: impl IntoIterator<Item = FlowSpec>) -> 
 fn direct(a: Addresses, proto: u8) -> FlowSpec {
     FlowSpec {
         direct: true,
+        meter: 0,
         index: u32::MAX,
         generation: 0,
         ..flow(proto, a.pod, a.local, a.local)

@@ -26,7 +26,7 @@ use lb_testkit::packet::{self, Build, addr};
 
 use super::{
     case::Case,
-    world::{FlowSpec, GENERATION, Halves, ServiceSpec, World, backend_index},
+    world::{FlowSpec, GENERATION, Halves, METER, ServiceSpec, World, backend_index},
 };
 
 /// Every case.
@@ -170,6 +170,7 @@ pub(super) fn flow(proto: u8, client: &str, frontend: &str, backend: &str) -> Fl
         source: None,
         direct: false,
         proto,
+        meter: METER,
         index: backend_index(0),
         generation: GENERATION,
         forward_seen: seen,

@@ -3,6 +3,7 @@
 mod adoption;
 mod kept;
 mod limits;
+mod meters;
 mod model;
 mod order;
 mod properties;
@@ -248,5 +249,6 @@ const LIMITS: Limits = Limits {
     max_frontends: 64,
     maglev_slots: 16 * 1024,
     max_ranges: 64,
+    max_meters: 64,
     grace: std::time::Duration::from_secs(1),
 };

@@ -31,6 +31,10 @@ pub(super) struct Model {
     pub(super) frontends: BTreeMap<FrontendAddr, (u32, FrontendKind)>,
     /// Those of the frontends, which are not 0.
     pub(super) flags: BTreeMap<FrontendAddr, u8>,
+    /// The numbers of their meters, which are not 0.
+    pub(super) meters: BTreeMap<FrontendAddr, u16>,
+    /// Services that meters count, or have counted and not been cleared since.
+    counted_by: BTreeMap<u16, u32>,
     pub(super) ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     pub(super) addresses: BTreeMap<IpAddr, FrontendKind>,
     pub(super) services: BTreeMap<u32, TableRef>,
@@ -58,6 +62,8 @@ impl Model {
             now: Instant::now(),
             frontends: BTreeMap::new(),
             flags: BTreeMap::new(),
+            meters: BTreeMap::new(),
+            counted_by: BTreeMap::new(),
             ranges: BTreeMap::new(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -142,8 +148,16 @@ impl Model {
                 assert!(table.size() == 0 || table.size().is_power_of_two());
                 self.assert_names_no_kept(*id, *table);
             }
-            Op::PutFrontend { service, .. } => {
+            Op::PutFrontend { service, meter, .. } => {
                 assert!(self.services.contains_key(service), "{op:?}: no such service");
+                self.check_meter(*service, *meter);
+            }
+            Op::ClearMeter { meter } => {
+                assert!((1..=self.limits.max_meters).contains(meter), "{op:?}");
+                assert!(
+                    !self.meters.values().any(|named| named == meter),
+                    "{op:?} is in use"
+                );
             }
             Op::DeleteFrontend { .. } | Op::DeleteAddress { .. } | Op::DeleteRange { .. } => {}
             Op::PutRange { service, .. } => assert!(*service < self.limits.max_services),
@@ -155,6 +169,24 @@ impl Model {
                 );
             }
         }
+    }
+
+    /// A frontend of a service names a meter that is the service's alone and holds nothing of a former owner.
+    fn check_meter(&self, service: u32, meter: u16) {
+        if meter == 0 {
+            return;
+        }
+        let named = self.meters.iter().filter(|(_, named)| **named == meter);
+        let owners: BTreeSet<u32> = named.map(|(frontend, _)| self.frontends[frontend].0).collect();
+        assert!(meter <= self.limits.max_meters);
+        assert!(
+            owners.iter().all(|owner| *owner == service),
+            "meter {meter} of service {service} is that of {owners:?}"
+        );
+        assert!(
+            self.counted_by.get(&meter).is_none_or(|owner| *owner == service),
+            "meter {meter} of service {service} was another one's"
+        );
     }
 
     /// No frontend leads to that backend.
@@ -267,14 +299,22 @@ impl Model {
                 service,
                 kind,
                 flags,
+                meter,
             } => {
                 self.frontends.insert(*frontend, (*service, *kind));
                 self.flags.insert(*frontend, *flags);
                 self.flags.retain(|_, flags| *flags != 0);
+                self.meters.insert(*frontend, *meter);
+                self.meters.retain(|_, meter| *meter != 0);
+                self.counted_by.insert(*meter, *service);
             }
             Op::DeleteFrontend { frontend } => {
                 self.frontends.remove(frontend);
                 self.flags.remove(frontend);
+                self.meters.remove(frontend);
+            }
+            Op::ClearMeter { meter } => {
+                self.counted_by.remove(meter);
             }
             Op::PutRange { service, range } => {
                 self.ranges.entry(*service).or_default().insert(*range);
@@ -417,6 +457,9 @@ impl Model {
                 assert_eq!(found, port.backends(), "of {key}");
             }
             assert_eq!(ids.len(), 1, "{key} is one service");
+            let meters = port.frontends.keys().map(|frontend| self.meters.get(frontend));
+            let meters: BTreeSet<Option<&u16>> = meters.collect();
+            assert_eq!(meters.len(), 1, "{key} has one meter: {meters:?}");
             *in_use.entry(key.family).or_default() += port.backends().len();
         }
         assert_eq!(self.frontends, frontends, "no frontend too many");
@@ -515,6 +558,7 @@ impl Model {
                             service: *service,
                             kind: Some(*kind),
                             flags: self.flags.get(addr).copied().unwrap_or(0),
+                            meter: self.meters.get(addr).copied().unwrap_or(0),
                         },
                     )
                 })

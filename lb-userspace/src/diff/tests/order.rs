@@ -15,6 +15,7 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
             Op::WriteTable { .. } => "write table",
             Op::PutService { .. } => "put service",
             Op::PutFrontend { .. } => "put frontend",
+            Op::ClearMeter { .. } => "clear meter",
             Op::DeleteFrontend { .. } => "delete frontend",
             Op::PutRange { .. } => "put range",
             Op::DeleteRange { .. } => "delete range",
@@ -41,6 +42,7 @@ fn a_service_is_made_from_the_back_and_removed_from_the_front() {
             "put backend",
             "write table",
             "put service",
+            "clear meter",
             "put frontend",
             "put address"
         ]
@@ -110,6 +112,7 @@ fn a_frontend_that_changes_hands_is_never_away() {
             "put backend",
             "write table",
             "put service",
+            "clear meter",
             "put frontend",
             "put service",
             "free backend"
@@ -185,6 +188,7 @@ fn ranges_are_in_place_before_a_frontend_asks_for_them_and_go_afterwards() {
             "put service",
             "put range",
             "put range",
+            "clear meter",
             "put frontend",
             "put address"
         ]
