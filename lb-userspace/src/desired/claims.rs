@@ -3,7 +3,7 @@
 //! The oldest Service wins, by `creationTimestamp`, then by namespace and name; one without a timestamp (a manifest) is
 //! younger than any with one. When the winner goes, the next one takes over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -28,18 +28,22 @@ impl Claim {
     }
 }
 
-/// All claims, by frontend.
+/// All claims, by frontend, the winner's first.
 #[derive(Debug, Default)]
-pub(super) struct Claims(BTreeMap<FrontendAddr, BTreeSet<Claim>>);
+pub(super) struct Claims(BTreeMap<FrontendAddr, Vec<Claim>>);
 
 impl Claims {
     pub(super) fn apply(&mut self, frontend: FrontendAddr, claim: Claim) {
-        self.0.entry(frontend).or_default().insert(claim);
+        // Nearly every frontend has one claim alone.
+        let claims = self.0.entry(frontend).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = claims.binary_search(&claim) {
+            claims.insert(place, claim);
+        }
     }
 
     pub(super) fn delete(&mut self, frontend: &FrontendAddr, claim: &Claim) {
         if let Some(claims) = self.0.get_mut(frontend) {
-            claims.remove(claim);
+            claims.retain(|other| other != claim);
             if claims.is_empty() {
                 self.0.remove(frontend);
             }

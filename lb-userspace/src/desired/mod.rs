@@ -70,7 +70,7 @@ pub struct ServicePort {
     /// Those of them whose other ports nobody has: cluster, external and load balancer IPs that are no address of the node
     /// itself.
     pub addresses: BTreeMap<IpAddr, FrontendKind>,
-    /// Who may use those of them that are a load balancer's; everybody if there is nothing here.
+    /// Who may use those of them that are a load balancer's; everybody if there is nothing here, or none is.
     pub sources: Option<Sources>,
     /// Who serves the cluster. None of them means that connections are rejected.
     pub endpoints: BTreeMap<EndpointAddr, Endpoint>,
@@ -111,7 +111,7 @@ impl ServicePort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The service port is new or has changed.
-    Apply(ServicePortKey, ServicePort),
+    Apply(ServicePortKey, Arc<ServicePort>),
     /// The service port is gone.
     Delete(ServicePortKey),
 }
@@ -164,16 +164,11 @@ impl Default for Options {
     }
 }
 
-/// A service port as it would be without the claims of others, and what became of it.
+/// A service port as it would be without the claims of others.
 #[derive(Debug)]
 struct Port {
     claim: Claim,
-    frontends: BTreeMap<FrontendAddr, FrontendKind>,
-    sources: Option<Sources>,
-    endpoints: BTreeMap<EndpointAddr, Endpoint>,
-    policies: Policies,
-    local: BTreeSet<EndpointAddr>,
-    kept: BTreeMap<EndpointAddr, Endpoint>,
+    asked: Arc<ServicePort>,
 }
 
 /// The desired state of this node.
@@ -182,10 +177,9 @@ pub struct Desired {
     options: Options,
     facts: NodeFacts,
     ports: BTreeMap<ServicePortKey, Port>,
-    keys: BTreeMap<ServiceName, BTreeSet<ServicePortKey>>,
     claims: Claims,
     /// What was told last, without the service ports that have no frontend.
-    told: BTreeMap<ServicePortKey, ServicePort>,
+    told: BTreeMap<ServicePortKey, Arc<ServicePort>>,
     health_checks: HealthChecks,
     /// What was told of each Service by itself, for as long as it is true.
     noted: BTreeMap<ServiceName, BTreeSet<Notice>>,
@@ -201,7 +195,6 @@ impl Desired {
             options,
             facts,
             ports: BTreeMap::new(),
-            keys: BTreeMap::new(),
             claims: Claims::default(),
             told: BTreeMap::new(),
             health_checks: HealthChecks::new(),
@@ -227,7 +220,7 @@ impl Desired {
         let full = std::mem::take(&mut self.all);
         if full {
             touched.extend(index.names().cloned());
-            touched.extend(self.keys.keys().cloned());
+            touched.extend(self.ports.keys().map(|key| key.service.clone()));
         } else if touched.is_empty() {
             return None;
         }
@@ -286,10 +279,7 @@ impl Desired {
             }
             let policies = policies::of_service(service);
             let any = policies.internal_local || policies.external_local;
-            let balancer = port.frontends.iter();
-            let balancer = balancer.filter(|(_, kind)| **kind == FrontendKind::LoadBalancer);
-            let balancer = balancer.map(|(frontend, _)| frontend.addr);
-            let sources = sources::of_service(service, key.family, &self.facts, balancer);
+            let sources = sources::of_service(service, key.family, &self.facts, &port.frontends);
             let endpoints = endpoints::cluster_set(&known);
             let local = if any {
                 endpoints::local_set(&known)
@@ -297,13 +287,16 @@ impl Desired {
                 BTreeSet::new()
             };
             ports.entry(key.clone()).or_insert_with(|| Port {
-                sources,
                 claim: Claim::new(service.created.clone(), key),
-                frontends: port.frontends,
-                kept: endpoints::kept_set(&known, &endpoints, &local),
-                endpoints,
-                policies,
-                local,
+                asked: Arc::new(ServicePort {
+                    addresses: frontends::addresses_of(&port.frontends, &self.facts),
+                    frontends: port.frontends,
+                    sources,
+                    kept: endpoints::kept_set(&known, &endpoints, &local),
+                    endpoints,
+                    policies,
+                    local,
+                }),
             });
         }
         (ports, health::checks(service, &checked))
@@ -360,11 +353,10 @@ impl Desired {
         affected: &mut BTreeSet<ServicePortKey>,
         contested: &mut BTreeMap<FrontendAddr, Vec<ServicePortKey>>,
     ) {
-        let keys: BTreeSet<_> = ports.keys().cloned().collect();
-        let former = self.keys.remove(name).unwrap_or_default();
-        affected.extend(keys.union(&former).cloned());
+        let former = self.keys_of(name);
+        affected.extend(ports.keys().chain(&former).cloned());
         for port in former.iter().filter_map(|key| self.ports.remove(key)) {
-            for frontend in port.frontends.keys() {
+            for frontend in port.asked.frontends.keys() {
                 contested
                     .entry(*frontend)
                     .or_insert_with(|| self.claims.of(frontend));
@@ -372,7 +364,7 @@ impl Desired {
             }
         }
         for port in ports.values() {
-            for frontend in port.frontends.keys() {
+            for frontend in port.asked.frontends.keys() {
                 contested
                     .entry(*frontend)
                     .or_insert_with(|| self.claims.of(frontend));
@@ -380,35 +372,44 @@ impl Desired {
             }
         }
         self.ports.extend(ports);
-        if !keys.is_empty() {
-            self.keys.insert(name.clone(), keys);
+    }
+
+    /// The service ports of a Service.
+    fn keys_of(&self, name: &ServiceName) -> Vec<ServicePortKey> {
+        let first = ServicePortKey {
+            service: name.clone(),
+            port: "".into(),
+            // No service port of the Service is less than this.
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+        };
+        let keys = self.ports.range(first..).map(|(key, _)| key);
+        keys.take_while(|key| key.service == *name).cloned().collect()
+    }
+
+    /// A service port with the frontends that it has won; none if there is none.
+    fn claimed(&self, key: &ServicePortKey) -> Option<Arc<ServicePort>> {
+        let asked = &self.ports.get(key)?.asked;
+        let won = |frontend: &FrontendAddr| self.claims.winner(frontend) == Some(key);
+        if asked.frontends.keys().all(won) {
+            // Nearly always: what is wanted is held once, however many layers remember it.
+            return (!asked.frontends.is_empty()).then(|| asked.clone());
         }
+        let mut frontends = asked.frontends.clone();
+        frontends.retain(|frontend, _| won(frontend));
+        (!frontends.is_empty()).then(|| {
+            Arc::new(ServicePort {
+                addresses: frontends::addresses_of(&frontends, &self.facts),
+                sources: asked.sources.clone().filter(|_| sources::matter(&frontends)),
+                frontends,
+                ..ServicePort::clone(asked)
+            })
+        })
     }
 
     /// What has changed of a service port since it was told last.
     fn tell(&mut self, key: ServicePortKey) -> Option<Change> {
-        let wanted = self.ports.get(&key).and_then(|port| {
-            let won = |(frontend, _): &(&FrontendAddr, _)| self.claims.winner(frontend) == Some(&key);
-            let frontends: BTreeMap<_, _> = port
-                .frontends
-                .iter()
-                .filter(won)
-                .map(|(f, kind)| (*f, *kind))
-                .collect();
-            (!frontends.is_empty()).then(|| ServicePort {
-                addresses: frontends::addresses_of(&frontends, &self.facts),
-                sources: port
-                    .sources
-                    .clone()
-                    .filter(|_| frontends.values().any(|kind| *kind == FrontendKind::LoadBalancer)),
-                frontends,
-                endpoints: port.endpoints.clone(),
-                policies: port.policies,
-                local: port.local.clone(),
-                kept: port.kept.clone(),
-            })
-        });
-        match wanted {
+        match self.claimed(&key) {
             Some(wanted) if self.told.get(&key) != Some(&wanted) => {
                 self.tally.add(&key, &wanted);
                 if let Some(former) = self.told.insert(key.clone(), wanted.clone()) {

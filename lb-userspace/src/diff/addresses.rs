@@ -26,7 +26,7 @@ pub(super) struct Addresses {
     /// How many that are, by family.
     held_by_family: [usize; 2],
     /// Who wants each address, and as which kind.
-    wanted: BTreeMap<IpAddr, BTreeMap<ServicePortKey, FrontendKind>>,
+    wanted: BTreeMap<IpAddr, Vec<(ServicePortKey, FrontendKind)>>,
     /// Held addresses that nobody may want.
     loose: BTreeSet<IpAddr>,
 }
@@ -40,21 +40,28 @@ impl Addresses {
 
     /// A service port wants an address.
     pub(super) fn want(&mut self, addr: IpAddr, key: &ServicePortKey, kind: FrontendKind) {
-        self.wanted.entry(addr).or_default().insert(key.clone(), kind);
+        // Nearly every address belongs to the ports of one Service.
+        let wanted = self.wanted.entry(addr).or_insert_with(|| Vec::with_capacity(1));
+        wanted.retain(|(other, _)| other != key);
+        wanted.push((key.clone(), kind));
     }
 
-    /// A service port no longer wants an address. Returns who else wants it: it may be of another kind for them.
+    /// A service port no longer wants an address. Returns who else wants it, if it is of another kind for them.
     pub(super) fn unwant(&mut self, addr: IpAddr, key: &ServicePortKey) -> Vec<ServicePortKey> {
         self.loose.insert(addr);
+        let kind = self.kind(&addr);
         let Some(wanted) = self.wanted.get_mut(&addr) else {
             return Vec::new();
         };
-        wanted.remove(key);
+        wanted.retain(|(other, _)| other != key);
         if wanted.is_empty() {
             self.wanted.remove(&addr);
             return Vec::new();
         }
-        wanted.keys().cloned().collect()
+        if self.kind(&addr) == kind {
+            return Vec::new();
+        }
+        self.wanting(&addr).cloned().collect()
     }
 
     /// Addresses that the kernel holds and nobody wants.
@@ -65,9 +72,14 @@ impl Addresses {
         self.loose.iter().copied().collect()
     }
 
+    /// Who wants an address.
+    fn wanting(&self, addr: &IpAddr) -> impl Iterator<Item = &ServicePortKey> {
+        self.wanted.get(addr).into_iter().flatten().map(|(key, _)| key)
+    }
+
     /// The kind that an address is to have: the first of those that are wanted.
     fn kind(&self, addr: &IpAddr) -> Option<FrontendKind> {
-        self.wanted.get(addr)?.values().min().copied()
+        self.wanted.get(addr)?.iter().map(|(_, kind)| *kind).min()
     }
 
     fn hold(&mut self, addr: IpAddr, kind: Option<FrontendKind>) {
@@ -102,11 +114,7 @@ impl Addresses {
     /// Nobody knows what the kernel holds of the address. Returns who wants it.
     pub(super) fn doubt(&mut self, addr: IpAddr) -> Vec<ServicePortKey> {
         self.adopt(addr, None);
-        self.wanted
-            .get(&addr)
-            .into_iter()
-            .flat_map(|wanted| wanted.keys().cloned())
-            .collect()
+        self.wanting(&addr).cloned().collect()
     }
 }
 

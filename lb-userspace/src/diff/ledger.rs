@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -214,7 +215,7 @@ pub struct Ledger {
     /// How many source ranges there are, by family.
     pub(super) ranges_by_family: [usize; 2],
 
-    pub(super) wanted: BTreeMap<ServicePortKey, ServicePort>,
+    pub(super) wanted: BTreeMap<ServicePortKey, Arc<ServicePort>>,
     pub(super) wanted_frontends: BTreeMap<FrontendAddr, ServicePortKey>,
 
     /// Service ports that may not be as they are wanted.
@@ -292,11 +293,11 @@ impl Ledger {
             self.delete(key);
         }
         for (key, port) in ports {
-            self.want(key, port);
+            self.want(key, Arc::new(port));
         }
     }
 
-    fn want(&mut self, key: ServicePortKey, port: ServicePort) {
+    fn want(&mut self, key: ServicePortKey, port: Arc<ServicePort>) {
         self.unwant_frontends(&key);
         for (addr, kind) in &port.addresses {
             self.addresses.want(*addr, &key, *kind);

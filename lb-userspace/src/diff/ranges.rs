@@ -73,7 +73,13 @@ impl Ledger {
             {
                 continue;
             }
-            let wanted = ranges_of(entry.key.as_ref().and_then(|key| self.wanted.get(key)));
+            let wanted = ranges_of(
+                entry
+                    .key
+                    .as_ref()
+                    .and_then(|key| self.wanted.get(key))
+                    .map(|port| &**port),
+            );
             let stale = entry.ranges.keys().filter(|range| !wanted.contains(range));
             unwanted.extend(stale.map(|range| (id, *range)));
         }

@@ -50,7 +50,8 @@ enum Doubt {
 pub struct Index {
     services: BTreeMap<ServiceName, Arc<Service>>,
     slices: BTreeMap<Name, Arc<Slice>>,
-    slices_of: BTreeMap<ServiceName, BTreeSet<Name>>,
+    /// Sorted.
+    slices_of: BTreeMap<ServiceName, Vec<Name>>,
     nodes: BTreeMap<Name, Arc<Node>>,
     service_cidrs: BTreeMap<Name, Arc<ServiceCidr>>,
     /// Lists that are under way.
@@ -285,10 +286,11 @@ impl Index {
         let trigger = slice.family.zip(slice.trigger.0);
         self.changes.triggers.extend(trigger);
         if let Some(service) = slice.service.clone() {
-            self.slices_of
-                .entry(service.clone())
-                .or_default()
-                .insert(slice.name.clone());
+            let names = self.slices_of.entry(service.clone());
+            let names = names.or_insert_with(|| Vec::with_capacity(1));
+            if let Err(place) = names.binary_search(&slice.name) {
+                names.insert(place, slice.name.clone());
+            }
             self.touched.insert(service);
         }
         self.slices.insert(slice.name.clone(), slice);
@@ -322,7 +324,7 @@ impl Index {
             return;
         };
         if let Some(names) = self.slices_of.get_mut(&service) {
-            names.remove(name);
+            names.retain(|other| other != name);
             if names.is_empty() {
                 self.slices_of.remove(&service);
             }

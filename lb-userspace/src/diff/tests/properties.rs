@@ -149,7 +149,7 @@ proptest! {
             let gone = before.keys().filter(|key| !state.contains_key(*key)).cloned().map(Change::Delete);
             let changed = state.iter().filter(|(key, port)| before.get(*key) != Some(*port));
             let mut changes: Vec<Change> =
-                gone.chain(changed.map(|(key, port)| Change::Apply(key.clone(), port.clone()))).collect();
+                gone.chain(changed.map(|(key, port)| Change::Apply(key.clone(), port.clone().into()))).collect();
             changes.sort_by_key(|change| {
                 let (Change::Apply(key, _) | Change::Delete(key)) = change;
                 let bytes = key.to_string().bytes().fold(seed, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
