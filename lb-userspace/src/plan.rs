@@ -235,6 +235,19 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether the kernel can take this operation and the one after it at once: elements of the same map.
+    pub fn goes_with(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::PutBackend { slot, .. }, Self::PutBackend { slot: other, .. }) => {
+                slot.family() == other.family()
+            }
+            (Self::PutFrontend { frontend, .. }, Self::PutFrontend { frontend: other, .. }) => {
+                frontend.family() == other.family()
+            }
+            _ => false,
+        }
+    }
+
     /// The family that the operation is for; none if it does not say.
     pub fn family(&self) -> Option<Family> {
         match self {
@@ -250,16 +263,50 @@ impl Op {
     }
 }
 
+/// Operations that were not all carried out.
+#[derive(Debug)]
+pub struct Partial<E> {
+    /// How many of them were carried out, from the first one on.
+    pub done: usize,
+    /// How many of the others may have been carried out or not: the one that failed, and perhaps some of those after it.
+    pub unknown: usize,
+    /// Why the first of the others failed.
+    pub error: E,
+}
+
 /// Whatever can carry out a plan: the kernel's maps, or a model of them in tests.
 pub trait Dataplane {
     /// Why an operation failed.
     type Error;
+
+    /// Carries out operations in order, or at once: each [goes with](Op::goes_with) the one before it.
+    ///
+    /// # Errors
+    /// One of them did not happen, or it is not known whether it did.
+    fn apply_all(&mut self, ops: &[&Op]) -> Result<(), Partial<Self::Error>> {
+        one_by_one(ops, |op| self.apply(op))
+    }
 
     /// Carries out one operation, wholly or (when it fails) so that doing it again later is right.
     ///
     /// # Errors
     /// The operation did not happen, or it is not known whether it did.
     fn apply(&mut self, op: &Op) -> Result<(), Self::Error>;
+}
+
+/// Carries out operations in order until one fails.
+///
+/// # Errors
+/// That one did not happen, or it is not known whether it did.
+pub fn one_by_one<E>(ops: &[&Op], mut apply: impl FnMut(&Op) -> Result<(), E>) -> Result<(), Partial<E>> {
+    for (done, op) in ops.iter().enumerate() {
+        apply(op).map_err(|error| Partial {
+            done,
+            unknown: 1,
+            error,
+        })?;
+    }
+    Ok(())
 }
 
 /// A frontend as found in FRONTENDS4 or FRONTENDS6.

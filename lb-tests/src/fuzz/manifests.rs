@@ -36,6 +36,7 @@ fn limits() -> Limits {
         max_ranges: 8,
         max_meters: 4,
         grace: Duration::ZERO,
+        portion: 3,
     }
 }
 

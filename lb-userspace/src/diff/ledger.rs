@@ -40,6 +40,8 @@ pub struct Limits {
     pub max_meters: u16,
     /// How long something that was freed is not used again.
     pub grace: Duration,
+    /// How many service ports are compared at once, or a few more.
+    pub portion: usize,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             max_ranges: limits::RANGES,
             max_meters: limits::METERS,
             grace: Duration::from_secs(1),
+            portion: 256,
         }
     }
 }

@@ -7,7 +7,7 @@ use lb_common::abi::TableRef;
 use super::{
     DiffError, Ledger, Step,
     ledger::{Entry, Marks, Record, Table},
-    planner::{Draft, What},
+    planner::{Draft, Parts, What},
     tables::Tables,
 };
 use crate::{
@@ -32,11 +32,9 @@ impl Ledger {
             return;
         };
         self.meters.give(id);
-        let before = draft.steps.len();
-        let made = self.make_entry(draft, key, id, &entry, &wanted);
-        if !made {
-            draft.steps.truncate(before);
-        }
+        let parts = self.make_entry(draft, key, id, &entry, &wanted);
+        let made = parts.is_some();
+        draft.parts.append(parts.unwrap_or_default());
         if made || entry.served {
             self.entries.insert(id, entry);
             return;
@@ -51,7 +49,7 @@ impl Ledger {
         }
     }
 
-    /// Returns false if there is no room to change anything; then the steps it added do not count.
+    /// None if there is no room to change anything.
     fn make_entry(
         &mut self,
         draft: &mut Draft,
@@ -59,18 +57,19 @@ impl Ledger {
         id: u32,
         entry: &Entry,
         wanted: &ServicePort,
-    ) -> bool {
-        let members = self.put_backends(draft, key, id, entry, wanted);
+    ) -> Option<Parts> {
+        let mut parts = Parts::default();
+        let members = self.put_backends(draft, &mut parts, key, id, entry, wanted);
         let tables = Tables::new(wanted, &members);
         if entry
             .table
             .as_ref()
             .is_some_and(|table| table.content == tables.content)
         {
-            return true;
+            return Some(parts);
         }
         if !entry.served && members.is_empty() && !wanted.endpoints.is_empty() {
-            return false;
+            return None;
         }
         let size = tables.reference(0).total();
         let block = if size == 0 { None } else { self.space.take(size) };
@@ -81,18 +80,17 @@ impl Ledger {
                 slots: size,
                 limit,
             });
-            return false;
+            return None;
         }
         if let Some(block) = block {
             self.reserved_blocks.insert(block);
             let slots = tables.slots(&mut self.builder);
-            draft.push(
-                Op::WriteTable {
-                    offset: block.offset,
-                    slots,
-                },
-                What::Table { id },
-            );
+            let op = Op::WriteTable {
+                offset: block.offset,
+                slots,
+            };
+            let what = What::Table { id };
+            parts.tables.push(Step { op, what });
         }
         let op = Op::PutService {
             id,
@@ -109,9 +107,9 @@ impl Ledger {
         if self.loses_frontends(key, entry) {
             draft.late.push(step);
         } else {
-            draft.steps.push(step);
+            parts.services.push(step);
         }
-        true
+        Some(parts)
     }
 
     /// Whether another service port takes over a frontend that leads to this one.
@@ -128,6 +126,7 @@ impl Ledger {
     fn put_backends(
         &mut self,
         draft: &mut Draft,
+        parts: &mut Parts,
         key: &ServicePortKey,
         id: u32,
         entry: &Entry,
@@ -163,7 +162,9 @@ impl Ledger {
                     local: marks.local,
                     kept: marks.kept,
                 };
-                draft.push(Op::PutBackend { index, slot }, What::Backend { id });
+                let op = Op::PutBackend { index, slot };
+                let what = What::Backend { id };
+                parts.backends.push(Step { op, what });
             }
         }
         if missing > 0 {

@@ -7,6 +7,9 @@
 //! frontend has moved.) After any number of these operations every frontend that is to stay leads to
 //! a complete table of backends in use.
 //!
+//! A change of many services is planned and carried out in portions, so that the plan of ten thousand tables never exists as
+//! a whole; what nobody wants is removed with the last portion.
+//!
 //! What is freed rests for a grace period before it is used again. When an operation fails, nobody knows whether it
 //! happened: the ledger keeps both possibilities in mind, and the next plan settles it.
 //!
@@ -24,6 +27,7 @@ mod make;
 mod meters;
 mod numbers;
 mod planner;
+mod portion;
 mod quarantine;
 mod ranges;
 mod space;

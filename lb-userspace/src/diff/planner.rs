@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{DiffError, Ledger, ledger::Table};
+use super::{DiffError, Ledger, ledger::Table, portion::Portion};
 use crate::{
     desired::{EndpointAddr, ServicePortKey},
     plan::{Family, FrontendAddr, Op},
@@ -56,9 +56,28 @@ pub struct Plan {
     pub errors: Vec<DiffError>,
 }
 
+/// What services are made of, in the order in which it must come. All backends come in a row, whatever service they are
+/// of, and so do all tables: the kernel takes them in bulk.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) backends: Vec<Step>,
+    pub(super) tables: Vec<Step>,
+    pub(super) services: Vec<Step>,
+}
+
+impl Parts {
+    /// Adds those of another service.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.backends.append(&mut other.backends);
+        self.tables.append(&mut other.tables);
+        self.services.append(&mut other.services);
+    }
+}
+
 /// A plan in the making.
 #[derive(Default)]
 pub(super) struct Draft {
+    pub(super) parts: Parts,
     pub(super) steps: Vec<Step>,
     /// New tables of services that lose a frontend to another one: they come after the frontend has moved, which would
     /// lead to endpoints in between that it never had.
@@ -95,19 +114,26 @@ impl Ledger {
     ///
     /// A plan replaces the one before, which may have been carried out in part.
     pub fn plan(&mut self, now: Instant) -> Plan {
-        self.plan_without(&BTreeSet::new(), now)
+        let all = Portion {
+            keys: self.dirty.iter().cloned().collect(),
+            next: None,
+        };
+        self.plan_portion(&all, &BTreeSet::new(), now)
     }
 
-    /// A plan that leaves out services, by identifier, of which operations failed.
-    pub(super) fn plan_without(&mut self, failed: &BTreeSet<u32>, now: Instant) -> Plan {
+    /// A plan for some of the service ports that may not be as they are wanted, without services, by identifier, of which
+    /// operations failed. What nobody wants any more is removed with the last of them.
+    pub(super) fn plan_portion(&mut self, portion: &Portion, failed: &BTreeSet<u32>, now: Instant) -> Plan {
         self.release(now);
         self.claim();
         let mut draft = Draft::default();
         let is_in = |key: &&ServicePortKey| self.id_of.get(*key).is_none_or(|id| !failed.contains(id));
-        let dirty: Vec<ServicePortKey> = self.dirty.iter().filter(is_in).cloned().collect();
+        let dirty: Vec<ServicePortKey> = portion.keys.iter().filter(is_in).cloned().collect();
         for key in &dirty {
             self.make(&mut draft, key, now);
         }
+        let parts = std::mem::take(&mut draft.parts);
+        draft.steps = [parts.backends, parts.tables, parts.services].concat();
         for key in &dirty {
             self.put_ranges(&mut draft, key);
         }
@@ -124,16 +150,16 @@ impl Ledger {
             .filter_map(|key| self.id_of.get(key))
             .copied()
             .collect();
-        let doomed: Vec<u32> = self
-            .doomed
-            .iter()
-            .filter(|id| !failed.contains(*id))
-            .copied()
-            .collect();
-        self.delete_frontends(&mut draft, ids.iter().chain(&doomed));
+        let is_last = portion.next.is_none();
+        let doomed = self.doomed.iter().filter(|id| is_last && !failed.contains(*id));
+        let doomed: Vec<u32> = doomed.copied().collect();
+        self.delete_frontends(&mut draft, ids.iter().chain(&doomed), is_last);
         self.delete_ranges(&mut draft, &ids, &doomed);
         self.take_out(&mut draft, &ids, &doomed);
-        self.delete_addresses(&mut draft);
+        if is_last {
+            self.free_strays(&mut draft);
+            self.delete_addresses(&mut draft);
+        }
         if draft.steps.is_empty() {
             for key in dirty.iter().filter(|key| !draft.errors.contains_key(*key)) {
                 self.dirty.remove(key);

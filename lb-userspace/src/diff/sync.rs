@@ -8,9 +8,8 @@ use std::{
 use super::{DiffError, Ledger, Step, planner::What};
 use crate::plan::{Dataplane, Op};
 
-/// A plan that was carried out can make room for the next one. More of them in a row are no use: what is freed rests
-/// first.
-const MOST_PLANS: usize = 16;
+/// What was carried out can make room for more. Many passes in a row are no use: what is freed rests first.
+const MOST_PASSES: usize = 16;
 
 /// After that many failures without a single success in between, nothing works and there is no use in trying the
 /// other services.
@@ -51,38 +50,108 @@ pub fn sync<D: Dataplane>(
         applying: Duration::ZERO,
     };
     let begin = now();
-    let mut failed = BTreeSet::new();
-    let (mut plans, mut failures) = (0, 0);
-    'plans: while plans < MOST_PLANS && failures < MOST_FAILURES_IN_A_ROW {
-        let compared_from = now();
-        let plan = ledger.plan_without(&failed, compared_from);
-        report.comparing += now().saturating_duration_since(compared_from);
-        report.errors.extend(plan.errors);
-        if plan.steps.is_empty() {
-            break;
+    let mut failures = Failures::default();
+    for _ in 0..MOST_PASSES {
+        let before = report.applied + report.failures.len();
+        let mut portion = ledger.portion(None);
+        loop {
+            let compared_from = now();
+            let plan = ledger.plan_portion(&portion, &failures.services, compared_from);
+            report.comparing += now().saturating_duration_since(compared_from);
+            report.errors.extend(plan.errors);
+            let outcome = carry_out(
+                ledger,
+                dataplane,
+                plan.steps,
+                &mut failures,
+                &mut report,
+                &mut now,
+            );
+            match outcome {
+                Outcome::Done => match portion.next.take() {
+                    Some(next) => portion = ledger.portion(Some(&next)),
+                    None => break,
+                },
+                Outcome::Again => {}
+                Outcome::GivenUp => {
+                    report.applying = now()
+                        .saturating_duration_since(begin)
+                        .saturating_sub(report.comparing);
+                    return report;
+                }
+            }
         }
-        plans += 1;
-        for step in plan.steps {
-            let Err(error) = dataplane.apply(step.op()) else {
-                ledger.confirm(&step, now());
-                report.applied += 1;
-                report.freed += usize::from(matches!(step.op(), Op::FreeBackend { .. }));
-                failures = 0;
-                continue;
-            };
-            ledger.fail(&step);
-            let service = service_of(&step);
-            report.failures.push((step.op, error));
-            let Some(id) = service else { break 'plans };
-            failed.insert(id);
-            failures += 1;
-            plans -= 1;
+        if report.applied + report.failures.len() == before {
             break;
         }
     }
-    let took = now().saturating_duration_since(begin);
-    report.applying = took.saturating_sub(report.comparing);
+    report.applying = now()
+        .saturating_duration_since(begin)
+        .saturating_sub(report.comparing);
     report
+}
+
+/// What failed so far.
+#[derive(Default)]
+struct Failures {
+    /// The services of which operations failed.
+    services: BTreeSet<u32>,
+    in_a_row: usize,
+}
+
+/// What is to follow after a plan.
+enum Outcome {
+    /// The next portion.
+    Done,
+    /// Another plan for the same portion.
+    Again,
+    /// Nothing: there is no use in going on.
+    GivenUp,
+}
+
+fn carry_out<D: Dataplane>(
+    ledger: &mut Ledger,
+    dataplane: &mut D,
+    mut steps: Vec<Step>,
+    failures: &mut Failures,
+    report: &mut Report<D::Error>,
+    now: &mut impl FnMut() -> Instant,
+) -> Outcome {
+    let mut at = 0;
+    for run in steps.chunk_by(|step, next| step.op.goes_with(&next.op)) {
+        let ops: Vec<&Op> = run.iter().map(Step::op).collect();
+        let result = dataplane.apply_all(&ops);
+        let done = result
+            .as_ref()
+            .map_or_else(|partial| partial.done, |()| run.len());
+        for step in &run[..done] {
+            ledger.confirm(step, now());
+            report.applied += 1;
+            report.freed += usize::from(matches!(step.op(), Op::FreeBackend { .. }));
+            failures.in_a_row = 0;
+        }
+        let Err(partial) = result else {
+            at += run.len();
+            continue;
+        };
+        for step in run[done..].iter().take(partial.unknown) {
+            ledger.fail(step);
+        }
+        let failed = steps.swap_remove(at + done);
+        let service = service_of(&failed);
+        report.failures.push((failed.op, partial.error));
+        let Some(id) = service else {
+            return Outcome::GivenUp;
+        };
+        failures.services.insert(id);
+        failures.in_a_row += 1;
+        return if failures.in_a_row < MOST_FAILURES_IN_A_ROW {
+            Outcome::Again
+        } else {
+            Outcome::GivenUp
+        };
+    }
+    Outcome::Done
 }
 
 /// The service that an operation is for, if it is for one.

@@ -16,12 +16,19 @@ use crate::{
 };
 
 impl Ledger {
-    /// Removes frontends that nobody wants, and those that somebody wants who is not in the kernel.
-    pub(super) fn delete_frontends<'a>(&'a self, draft: &mut Draft, ids: impl Iterator<Item = &'a u32>) {
+    /// Removes frontends that nobody wants, and those that somebody wants who is not in the kernel: those of some services,
+    /// and the loose ones too where that is asked for.
+    pub(super) fn delete_frontends<'a>(
+        &'a self,
+        draft: &mut Draft,
+        ids: impl Iterator<Item = &'a u32>,
+        loose: bool,
+    ) {
         let of_entries = ids
             .filter_map(|id| self.entries.get(id))
             .flat_map(|entry| &entry.frontends);
-        let candidates: BTreeSet<FrontendAddr> = of_entries.chain(&self.loose).copied().collect();
+        let loose = self.loose.iter().filter(|_| loose);
+        let candidates: BTreeSet<FrontendAddr> = of_entries.chain(loose).copied().collect();
         for frontend in candidates {
             let wanted_by = self.wanted_frontends.get(&frontend);
             if wanted_by.is_none_or(|key| draft.absent.contains(key)) {
@@ -80,6 +87,10 @@ impl Ledger {
         for (id, endpoint) in free {
             self.free_backend(draft, id, endpoint);
         }
+    }
+
+    /// Takes backends out of use that belong to nobody.
+    pub(super) fn free_strays(&self, draft: &mut Draft) {
         for (family, index) in &self.strays {
             let generation = next_generation(self.generation(*family, *index));
             let op = Op::FreeBackend {

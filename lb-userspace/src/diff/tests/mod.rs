@@ -251,4 +251,5 @@ const LIMITS: Limits = Limits {
     max_ranges: 64,
     max_meters: 64,
     grace: std::time::Duration::from_secs(1),
+    portion: 256,
 };

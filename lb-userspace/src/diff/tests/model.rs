@@ -13,8 +13,8 @@ use super::{Limits, Wanted};
 use crate::{
     desired::{EndpointAddr, ServicePort},
     plan::{
-        BackendSlot, Dataplane, Family, FrontendAddr, FrontendFlags, FrontendKind, Op, Snapshot,
-        SnapshotBackend, SnapshotFrontend, TableRef,
+        BackendSlot, Dataplane, Family, FrontendAddr, FrontendFlags, FrontendKind, Op, Partial, Snapshot,
+        SnapshotBackend, SnapshotFrontend, TableRef, one_by_one,
     },
 };
 
@@ -615,6 +615,21 @@ fn endpoint_of(slot: &BackendSlot) -> EndpointAddr {
 
 impl Dataplane for Model {
     type Error = &'static str;
+
+    /// When one fails, every other one of the rest happens nevertheless, as may be with the kernel's bulk calls.
+    fn apply_all(&mut self, ops: &[&Op]) -> Result<(), Partial<Self::Error>> {
+        one_by_one(ops, |op| self.apply(op)).map_err(|partial| {
+            let rest = &ops[partial.done + 1..];
+            for op in rest.iter().step_by(2) {
+                self.carry_out(op);
+                self.assert_promise(op);
+            }
+            Partial {
+                unknown: 1 + rest.len(),
+                ..partial
+            }
+        })
+    }
 
     fn apply(&mut self, op: &Op) -> Result<(), Self::Error> {
         if self.strict {

@@ -113,6 +113,7 @@ const ROOMY: Limits = Limits {
     max_backends: 1_000,
     max_frontends: 100,
     maglev_slots: 256 * 1024,
+    portion: 2,
     ..LIMITS
 };
 
@@ -123,8 +124,8 @@ proptest! {
     /// end of each change the kernel holds just what is wanted; nothing overlaps, leaks, or is used before its rest is
     /// over (the model checks that with every operation).
     #[test]
-    fn every_prefix_of_every_plan_works(steps in steps()) {
-        let mut node = Node::new(ROOMY);
+    fn every_prefix_of_every_plan_works(steps in steps(), portion in 1usize..9) {
+        let mut node = Node::new(Limits { portion, ..ROOMY });
         let mut before = Wanted::new();
         for (state, wait) in steps {
             node.model.promise(&before, &state);
@@ -254,9 +255,10 @@ proptest! {
     #[test]
     fn without_room_the_rest_still_works(
         steps in steps(), services in 1u32..8, backends in 1u32..12, frontends in 1u32..6, slots in 1u32..2_000,
+        portion in 1usize..9,
     ) {
         let limits = Limits {
-            max_services: services, max_backends: backends, max_frontends: frontends, maglev_slots: slots, ..LIMITS
+            max_services: services, max_backends: backends, max_frontends: frontends, maglev_slots: slots, portion, ..LIMITS
         };
         let mut node = Node::new(limits);
         for (state, wait) in steps {
