@@ -95,6 +95,24 @@ pub enum Either {
     V6([u32; 4]),
 }
 
+impl Either {
+    /// The IPv4 address, if it is one.
+    pub const fn v4(self) -> Option<u32> {
+        match self {
+            Self::V4(addr) => Some(addr),
+            Self::V6(_) => None,
+        }
+    }
+
+    /// The IPv6 address, if it is one.
+    pub const fn v6(self) -> Option<[u32; 4]> {
+        match self {
+            Self::V4(_) => None,
+            Self::V6(addr) => Some(addr),
+        }
+    }
+}
+
 /// The form that maps hold `ip` in. An IPv4-mapped IPv6 address stays an IPv6 address.
 pub const fn from_ip(ip: IpAddr) -> Either {
     match ip {

@@ -13,6 +13,7 @@ use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
+    bulk::write_all,
     encode::{backend, free_backend},
     failed, gone,
 };
@@ -27,8 +28,8 @@ pub(super) struct Endpoints {
 struct OfFamily<A> {
     name: &'static str,
     map: HashMap<MapData, FrontendKey<A>, u32>,
-    /// The endpoint that a slot of BACKENDS holds.
-    by_index: Counts<u32, FrontendKey<A>>,
+    /// The endpoint that each slot of BACKENDS holds, up to the last that held one.
+    by_index: Vec<Option<FrontendKey<A>>>,
     /// How many slots hold an endpoint.
     slots: Counts<FrontendKey<A>, u32>,
 }
@@ -54,34 +55,63 @@ where
         Self {
             name,
             map,
-            by_index: Counts::new(),
+            by_index: Vec::new(),
             slots: Counts::new(),
         }
     }
 
     /// A slot is about to hold `key`.
     fn put(&mut self, index: u32, key: FrontendKey<A>) -> Result<(), ApplyError> {
-        if self.by_index.get(&index) == Some(&key) {
+        if self.held(index) == Some(key) {
             return Ok(());
         }
         self.free(index)?;
         if !self.slots.contains_key(&key) {
             self.map.insert(key, 0, 0).map_err(failed("write", self.name))?;
         }
-        *self.slots.entry(key).or_default() += 1;
-        self.by_index.insert(index, key);
+        self.note(index, key);
         Ok(())
+    }
+
+    /// As [`Self::put`], for many slots.
+    fn put_all(&mut self, puts: impl Iterator<Item = (u32, FrontendKey<A>)>) -> Result<(), ApplyError> {
+        let puts: Vec<_> = puts
+            .filter(|(index, key)| self.held(*index) != Some(*key))
+            .collect();
+        for (index, _) in &puts {
+            self.free(*index)?;
+        }
+        let mut news: Vec<_> = puts.iter().map(|(_, key)| *key).collect();
+        news.retain(|key| !self.slots.contains_key(key));
+        write_all(&self.map, self.name, news.into_iter().map(|key| (key, 0)))?;
+        puts.into_iter().for_each(|(index, key)| self.note(index, key));
+        Ok(())
+    }
+
+    /// What a slot holds.
+    fn held(&self, index: u32) -> Option<FrontendKey<A>> {
+        self.by_index.get(index as usize).copied().flatten()
+    }
+
+    /// A slot holds `key`, which is in the map.
+    fn note(&mut self, index: u32, key: FrontendKey<A>) {
+        *self.slots.entry(key).or_default() += 1;
+        let index = index as usize;
+        if self.by_index.len() <= index {
+            self.by_index.resize(index + 1, None);
+        }
+        self.by_index[index] = Some(key);
     }
 
     /// A slot holds nothing any more.
     fn free(&mut self, index: u32) -> Result<(), ApplyError> {
-        let Some(key) = self.by_index.get(&index).copied() else {
+        let Some(key) = self.held(index) else {
             return Ok(());
         };
         if self.slots.get(&key) == Some(&1) {
             gone(self.map.remove(&key), self.name)?;
         }
-        self.by_index.remove(&index);
+        self.by_index[index as usize] = None;
         if let Some(slots) = self.slots.get_mut(&key) {
             *slots -= 1;
             if *slots == 0 {
@@ -105,6 +135,7 @@ where
     }
 }
 
+/// What ENDPOINTS holds for a slot whose endpoint has that address.
 fn key<A>(addr: A, slot: &BackendSlot) -> FrontendKey<A> {
     FrontendKey::new(addr, port_to_wire(slot.port), slot.protocol.number())
 }
@@ -140,6 +171,31 @@ impl KernelMaps {
                 .set(index, backend(addr, slot), 0)
                 .map_err(failed("write", map::BACKENDS6)),
         }
+    }
+
+    /// As [`Self::put_backend`], for many slots by a few system calls.
+    pub(super) fn put_backends(&mut self, puts: &[(u32, &BackendSlot)]) -> Result<(), ApplyError> {
+        for (_, slot) in puts {
+            self.known.add(slot.addr)?;
+        }
+        let v4 = || {
+            puts.iter()
+                .filter_map(|(index, slot)| Some((*index, from_ip(slot.addr).v4()?, *slot)))
+        };
+        let v6 = || {
+            puts.iter()
+                .filter_map(|(index, slot)| Some((*index, from_ip(slot.addr).v6()?, *slot)))
+        };
+        self.endpoints
+            .v4
+            .put_all(v4().map(|(index, addr, slot)| (index, key(addr, slot))))?;
+        self.endpoints
+            .v6
+            .put_all(v6().map(|(index, addr, slot)| (index, key(addr, slot))))?;
+        let backends4 = v4().map(|(index, addr, slot)| (index, backend(addr, slot)));
+        write_all(&self.backends4, map::BACKENDS4, backends4)?;
+        let backends6 = v6().map(|(index, addr, slot)| (index, backend(addr, slot)));
+        write_all(&self.backends6, map::BACKENDS6, backends6)
     }
 
     /// Takes a slot out of use.

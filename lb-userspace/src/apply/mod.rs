@@ -1,5 +1,6 @@
 //! Carries out plans on the kernel's maps.
 
+mod bulk;
 mod encode;
 mod endpoints;
 mod known;
@@ -7,6 +8,7 @@ mod meters;
 mod service_cidrs;
 mod snapshot;
 mod sources;
+mod tables;
 mod uplinks;
 
 use std::io;
@@ -20,15 +22,17 @@ use lb_common::{
     verdict::Reason,
 };
 use thiserror::Error;
+use tracing::debug;
 
 pub use self::meters::read_meter;
 use self::{
     encode::{frontend_key, range_key},
     endpoints::Endpoints,
     known::Known,
+    tables::Tables,
 };
 use crate::{
-    plan::{Dataplane, Op},
+    plan::{Dataplane, Op, Partial, one_by_one},
     sys::MappedArray,
 };
 
@@ -64,6 +68,14 @@ pub enum ApplyError {
         /// What the kernel said.
         source: MapError,
     },
+    /// The kernel refused one of many elements.
+    #[error("write map {name} in bulk: {source}")]
+    Bulk {
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// An index beyond the map: a defect of the planner.
     #[error("map {name} has no element {index}")]
     NoElement {
@@ -83,7 +95,7 @@ pub struct KernelMaps {
     endpoints: Endpoints,
     known: Known,
     services: MappedArray<u64>,
-    slots: MappedArray<u32>,
+    tables: Tables,
     ranges4: LpmTrie<MapData, Range<V4>, u32>,
     ranges6: LpmTrie<MapData, Range<V6>, u32>,
     sources4: HashMap<MapData, u32, V4>,
@@ -103,7 +115,6 @@ impl KernelMaps {
     /// [`ApplyError`] names the map that is missing or cannot be mapped.
     pub fn new(bpf: &mut Ebpf) -> Result<Self, ApplyError> {
         let services = take(bpf, map::SERVICES)?;
-        let slots = take(bpf, map::MAGLEV)?;
         Ok(Self {
             frontends4: typed(take(bpf, map::FRONTENDS4)?, map::FRONTENDS4)?,
             frontends6: typed(take(bpf, map::FRONTENDS6)?, map::FRONTENDS6)?,
@@ -115,7 +126,7 @@ impl KernelMaps {
             ),
             known: Known::new(mapped::<u64, u64>(take(bpf, map::KNOWN)?, map::KNOWN, 1)?),
             services: mapped::<Service, u64>(services, map::SERVICES, 1)?,
-            slots: mapped::<[u32; 2], u32>(slots, map::MAGLEV, 2)?,
+            tables: Tables::new(take(bpf, map::MAGLEV)?)?,
             ranges4: typed(take(bpf, map::RANGES4)?, map::RANGES4)?,
             ranges6: typed(take(bpf, map::RANGES6)?, map::RANGES6)?,
             sources4: typed(take(bpf, map::SOURCES4)?, map::SOURCES4)?,
@@ -177,19 +188,18 @@ fn mapped<E: Pod, T: crate::sys::Shared>(
     name: &'static str,
     each: usize,
 ) -> Result<MappedArray<T>, ApplyError> {
+    debug_assert_eq!(size_of::<E>(), each * size_of::<T>());
+    let (data, entries) = array(map, name)?;
+    MappedArray::new(data.fd(), entries * each).map_err(|source| ApplyError::Mmap { name, source })
+}
+
+/// An array map, and how many elements it has.
+fn array(map: Map, name: &'static str) -> Result<(MapData, usize), ApplyError> {
     let Map::Array(data) = map else {
         return Err(ApplyError::NoMap { name });
     };
-    debug_assert_eq!(size_of::<E>(), each * size_of::<T>());
-    let entries = data
-        .info()
-        .map_err(|source| ApplyError::Map {
-            action: "read",
-            name,
-            source,
-        })?
-        .max_entries() as usize;
-    MappedArray::new(data.fd(), entries * each).map_err(|source| ApplyError::Mmap { name, source })
+    let info = data.info().map_err(failed("read", name))?;
+    Ok((data, info.max_entries() as usize))
 }
 
 /// The error of a map call.
@@ -200,6 +210,20 @@ fn failed(action: &'static str, name: &'static str) -> impl FnOnce(MapError) -> 
 impl Dataplane for KernelMaps {
     type Error = ApplyError;
 
+    fn apply_all(&mut self, ops: &[&Op]) -> Result<(), Partial<ApplyError>> {
+        if ops.len() > 1 {
+            match self.put_all(ops) {
+                Ok(()) => return Ok(()),
+                // One by one it shows which one it is.
+                Err(failure) => debug!("{failure}; going on one by one"),
+            }
+        }
+        one_by_one(ops, |op| self.apply(op)).map_err(|partial| Partial {
+            unknown: ops.len() - partial.done,
+            ..partial
+        })
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), ApplyError> {
         match op {
             Op::PutBackend { index, slot } => self.put_backend(*index, slot),
@@ -208,15 +232,7 @@ impl Dataplane for KernelMaps {
                 index,
                 generation,
             } => self.free_backend(*family, *index, *generation),
-            Op::WriteTable { offset, slots } => {
-                for (slot, backend) in (*offset..).zip(slots) {
-                    self.slots.set(slot, *backend).ok_or(ApplyError::NoElement {
-                        name: map::MAGLEV,
-                        index: slot,
-                    })?;
-                }
-                Ok(())
-            }
+            Op::WriteTable { offset, slots } => self.tables.write(*offset, slots),
             Op::PutService { id, table } => self.services.set(*id, table.0).ok_or(ApplyError::NoElement {
                 name: map::SERVICES,
                 index: *id,

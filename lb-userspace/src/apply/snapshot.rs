@@ -55,7 +55,7 @@ impl KernelMaps {
             }
         }
         self.read_ranges(&mut snapshot)?;
-        self.read_services(&mut snapshot);
+        self.read_services(&mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -78,7 +78,7 @@ impl KernelMaps {
 
     /// The services that frontends name, with their tables, and what else is not empty: leftovers of an agent that was
     /// killed between two operations.
-    fn read_services(&self, snapshot: &mut Snapshot) {
+    fn read_services(&self, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
         let mut services = BTreeMap::new();
         for frontend in snapshot.frontends.values() {
             if let Some(word) = self.services.get(frontend.service) {
@@ -86,10 +86,7 @@ impl KernelMaps {
             }
         }
         for (id, table) in &services {
-            let slots: Option<Vec<u32>> = (table.offset()..table.offset().saturating_add(table.total()))
-                .map(|slot| self.slots.get(slot))
-                .collect();
-            if let Some(slots) = slots.filter(|slots| !slots.is_empty()) {
+            if let Some(slots) = self.tables.read(*table)? {
                 snapshot.tables.insert(*id, slots);
             }
         }
@@ -100,5 +97,6 @@ impl KernelMaps {
             };
         }
         snapshot.services = services;
+        Ok(())
     }
 }

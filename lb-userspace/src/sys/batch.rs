@@ -1,4 +1,4 @@
-//! Reading hash maps a batch at a time: `BPF_MAP_LOOKUP_BATCH` (kernel 5.6).
+//! Reading and writing maps a batch at a time: `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_UPDATE_BATCH` (kernel 5.6).
 
 use std::{
     ffi::c_int,
@@ -11,6 +11,7 @@ use aya::Pod;
 use super::bpf::bpf;
 
 const BPF_MAP_LOOKUP_BATCH: c_int = 24;
+const BPF_MAP_UPDATE_BATCH: c_int = 26;
 
 /// `struct { … } batch` of `union bpf_attr`.
 #[repr(C)]
@@ -66,4 +67,25 @@ pub fn lookup_batch<K: Pod, V: Pod>(
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((attr.count as usize, None)),
         Err(error) => Err(error),
     }
+}
+
+/// Writes elements of an array or a hash map, each as a single call would, in order.
+///
+/// # Errors
+///
+/// What the kernel says of the first element that it does not take; those after it are not written.
+///
+/// # Panics
+///
+/// If keys and values differ in number. Their sizes must be those of the map's elements.
+pub fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    let mut attr = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        ..BatchAttr::default()
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }

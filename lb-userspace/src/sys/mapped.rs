@@ -1,6 +1,7 @@
 //! The elements of array maps as memory.
 
 use std::{
+    ffi::c_void,
     io,
     marker::PhantomData,
     os::fd::AsFd,
@@ -39,9 +40,14 @@ macro_rules! shared {
 shared!(u32, AtomicU32);
 shared!(u64, AtomicU64);
 
-/// The elements of an array map (`BPF_F_MMAPABLE`) as memory.
+/// The elements of an array map (`BPF_F_MMAPABLE`) as memory, all of them or some in a row.
 #[derive(Debug)]
 pub struct MappedArray<T: Shared> {
+    /// Where the mapping begins: a page.
+    pages: NonNull<c_void>,
+    /// Its length in bytes.
+    bytes: usize,
+    /// The first element.
     start: NonNull<T::Atomic>,
     len: usize,
     element: PhantomData<T>,
@@ -51,29 +57,44 @@ pub struct MappedArray<T: Shared> {
 unsafe impl<T: Shared> Send for MappedArray<T> {}
 
 impl<T: Shared> MappedArray<T> {
-    /// Maps the first `len` elements, which must be all of the map's (of `size_of::<T>()` bytes each, without gaps).
+    /// Maps the first `len` elements (of `size_of::<T>()` bytes each, without gaps between those of the map).
     ///
     /// # Errors
     ///
     /// If the map is smaller, or was made without `BPF_F_MMAPABLE`.
     pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses one that is larger than the
+        Self::part(map, 0, len)
+    }
+
+    /// As [`Self::new`], `len` elements from `first` on, which is then element 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn part(map: impl AsFd, first: usize, len: usize) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = first.checked_mul(size_of::<T>()).ok_or_else(invalid)?;
+        let head = offset % rustix::param::page_size();
+        let length = len.checked_mul(size_of::<T>()).ok_or_else(invalid)?;
+        let bytes = length.checked_add(head).ok_or_else(invalid)?;
+        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses one that reaches beyond the
         // map (rounded up to pages), and keeps the map alive as long as the mapping.
-        let start = unsafe {
+        let pages = unsafe {
             mmap(
                 std::ptr::null_mut(),
                 bytes,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map,
-                0,
+                (offset - head) as u64,
             )?
         };
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let pages = NonNull::new(pages).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        // SAFETY: `head` is less than the length of the mapping.
+        let start = unsafe { pages.byte_add(head) }.cast();
         Ok(Self {
+            pages,
+            bytes,
             start,
             len,
             element: PhantomData,
@@ -112,7 +133,7 @@ impl<T: Shared> MappedArray<T> {
 impl<T: Shared> Drop for MappedArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no reference into it outlives `self`.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+        let unmapped = unsafe { munmap(self.pages.as_ptr(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "unmapping our own mapping: {unmapped:?}");
     }
 }
