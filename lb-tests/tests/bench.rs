@@ -67,6 +67,17 @@ fn run() -> Result<()> {
         lab.len()
     );
     accounted(&lab, "per_second").with_context(|| said.clone())?;
+    let control = &figures["control"];
+    for name in [
+        "/ready_s",
+        "/ready_again_s",
+        "/memory_mb/resident",
+        "/memory_again_mb/peak",
+        "/change_p99_ms",
+    ] {
+        let value = control.pointer(name).and_then(Value::as_f64).unwrap_or_default();
+        ensure!(value > 0.0, "the agent's {name} is missing:\n{said}");
+    }
     for name in ["date", "command", "machine", "kernel"] {
         let value = figures["machine"][name].as_str().unwrap_or_default();
         ensure!(!value.is_empty(), "the machine's {name} is missing:\n{said}");

@@ -52,6 +52,8 @@ pub(crate) enum Part {
     Packets,
     /// Connections and requests a second.
     Load,
+    /// The agent's memory, start and speed of change, with the largest number of services [default: 10000]
+    Control,
 }
 
 /// How much is measured.
@@ -65,16 +67,21 @@ pub(crate) struct Extent {
     pub(crate) runs: u32,
     /// Numbers of services.
     pub(crate) services: Vec<usize>,
+    /// The number of services that the agent by itself is measured with.
+    pub(crate) control: usize,
+    /// How many changes of endpoints are timed.
+    pub(crate) changes: usize,
 }
 
 impl Args {
     /// How much is measured.
     pub(crate) fn extent(&self) -> Extent {
-        let (rounds, time, runs, services): (_, _, _, &[u16]) = if self.quick {
-            (1, 100, 5_000, &[10])
+        let (rounds, time, runs, services, control, changes): (_, _, _, &[u16], _, _) = if self.quick {
+            (1, 100, 5_000, &[10], 100, 10)
         } else {
-            (7, 1_000, 100_000, &[10, 1000])
+            (7, 1_000, 100_000, &[10, 1000], 10_000, 1_000)
         };
+        let control = self.services.iter().max().copied().unwrap_or(control);
         let services = if self.services.is_empty() {
             services
         } else {
@@ -85,6 +92,8 @@ impl Args {
             time: Duration::from_millis(self.time.unwrap_or(time).max(1)),
             runs,
             services: services.iter().map(|count| usize::from(*count)).collect(),
+            control: usize::from(control),
+            changes,
         }
     }
 

@@ -1,6 +1,6 @@
 //! All figures of a run.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::{
     load::Load,
@@ -115,6 +115,36 @@ impl Cost {
     }
 }
 
+/// What the agent takes, MB (10^6 bytes).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// What it has in memory, its program and mapped maps included.
+    pub(crate) resident: f64,
+    /// Of that, what it has allocated.
+    pub(crate) own: f64,
+    /// The most that it ever had.
+    pub(crate) peak: f64,
+}
+
+/// What the agent does with a large cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Control {
+    /// Services, of one port each.
+    pub(crate) services: usize,
+    /// Endpoints of all of them.
+    pub(crate) endpoints: usize,
+    /// From the start of the agent over an empty kernel until it serves.
+    pub(crate) ready: Duration,
+    /// What it takes then.
+    pub(crate) memory: Memory,
+    /// The same for one that takes over what is in the kernel.
+    pub(crate) ready_again: Duration,
+    /// What that takes.
+    pub(crate) memory_again: Memory,
+    /// From the API server to the kernel, ms.
+    pub(crate) changes: Samples,
+}
+
 /// All figures of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
@@ -122,6 +152,8 @@ pub(crate) struct Figures {
     pub(crate) costs: Vec<(String, Cost)>,
     /// What the lab gave.
     pub(crate) lab: BTreeMap<Key, Outcome>,
+    /// What the agent does with a large cluster, if that was measured.
+    pub(crate) control: Option<Control>,
 }
 
 impl Figures {
@@ -186,7 +218,25 @@ pub(crate) fn targets(figures: &Figures) -> Vec<Target> {
     const XDP: f64 = 3.0;
     /// Connections from pods.
     const CONNECTIONS: f64 = 1.1;
+    /// An endpoint's change from the API server to the kernel, ms.
+    const CHANGE: f64 = 20.0;
+    /// The agent with 10,000 services of 10 endpoints, MB.
+    const MEMORY: f64 = 100.0;
     let mut targets = Vec::new();
+    if let Some(control) = &figures.control {
+        let change = control.changes.percentile(99);
+        targets.push(Target {
+            goal: format!("endpoint change in the kernel, p99: at most {CHANGE} ms"),
+            figure: change,
+            met: change.is_some_and(|change| change <= CHANGE),
+        });
+        let most = control.memory.resident.max(control.memory_again.resident);
+        targets.push(Target {
+            goal: format!("agent, {} endpoints: less than {MEMORY} MB", control.endpoints),
+            figure: Some(most),
+            met: most < MEMORY,
+        });
+    }
     for (name, cost) in &figures.costs {
         if name.starts_with("established") {
             let figure = cost.ratio();

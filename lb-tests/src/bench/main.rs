@@ -2,12 +2,14 @@
 //!
 //! - [`programs`]: what a packet costs the kernel programs, in ns, beside a program that does the least;
 //! - [`wire`]: packets a second through a node on one core;
-//! - [`load`]: connections and requests a second from pods and from the node.
+//! - [`load`]: connections and requests a second from pods and from the node;
+//! - [`control`]: what the agent does with a large cluster: its memory, its start, and how soon a change is in the kernel.
 //!
 //! Proxies take turns in one lab, in another order each round: what the machine does meanwhile meets all of them. Figures
 //! are medians over the rounds. A measurement that fails is told of with its reason, and the others go on.
 
 mod args;
+mod control;
 mod figures;
 mod iptables;
 mod load;
@@ -46,6 +48,9 @@ fn main() -> Result<()> {
     }
     if args.wants(Part::Packets) || args.wants(Part::Load) {
         scenes::measure(&object, cpu, &args, &extent, &mut figures)?;
+    }
+    if args.wants(Part::Control) {
+        figures.control = Some(control::measure(&extent)?);
     }
     print!("{}", report::text(&machine, &figures));
     let files = [

@@ -1,11 +1,11 @@
 //! Figures as tables for people, as Markdown and as JSON.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
-    figures::{Figures, Scene, targets},
+    figures::{Control, Figures, Memory, Scene, targets},
     proxies::Proxy,
     stats::{Samples, Summary},
 };
@@ -159,6 +159,40 @@ fn scene(figures: &Figures, scene: Scene) -> Table {
     table
 }
 
+fn control(control: &Control) -> Table {
+    let mut table = Table::new(["services", "endpoints", "", "figure"]);
+    let ms = |hundredths| {
+        control
+            .changes
+            .percentile(hundredths)
+            .map_or_else(|| "–".to_owned(), figure)
+    };
+    let seconds = |time: Duration| format!("{:.2}", time.as_secs_f64());
+    let rows = [
+        ("from start to ready, empty kernel, s", seconds(control.ready)),
+        ("memory then, MB", figure(control.memory.resident)),
+        ("of that allocated, MB", figure(control.memory.own)),
+        ("peak, MB", figure(control.memory.peak)),
+        (
+            "from start to ready, kernel as it was left, s",
+            seconds(control.ready_again),
+        ),
+        ("memory then, MB", figure(control.memory_again.resident)),
+        ("of that allocated, MB", figure(control.memory_again.own)),
+        ("peak, MB", figure(control.memory_again.peak)),
+        ("endpoint change in the kernel, median, ms", ms(50)),
+        ("p99, ms", ms(99)),
+        ("longest, ms", ms(100)),
+    ];
+    for (what, value) in rows {
+        let counts = [control.services, control.endpoints].map(|count| count.to_string());
+        table
+            .0
+            .push(counts.into_iter().chain([what.to_owned(), value]).collect());
+    }
+    table
+}
+
 fn goals(figures: &Figures) -> Table {
     let mut table = Table::new(["target", "figure", "met"]);
     for target in targets(figures) {
@@ -184,6 +218,9 @@ fn tables(figures: &Figures) -> Vec<(String, Table)> {
         if figures.lab.keys().any(|(scene, ..)| *scene == of) {
             tables.push((of.to_string(), scene(figures, of)));
         }
+    }
+    if let Some(figures) = &figures.control {
+        tables.push(("The agent with a large cluster".to_owned(), control(figures)));
     }
     tables.push(("Targets".to_owned(), goals(figures)));
     tables
@@ -237,6 +274,21 @@ fn values(samples: &Samples) -> Value {
     json!({ "summary": summary, "rounds": samples.values() })
 }
 
+fn control_values(control: &Control) -> Value {
+    let memory =
+        |memory: &Memory| json!({ "resident": memory.resident, "own": memory.own, "peak": memory.peak });
+    json!({
+        "services": control.services,
+        "endpoints": control.endpoints,
+        "ready_s": control.ready.as_secs_f64(),
+        "memory_mb": memory(&control.memory),
+        "ready_again_s": control.ready_again.as_secs_f64(),
+        "memory_again_mb": memory(&control.memory_again),
+        "change_ms": values(&control.changes),
+        "change_p99_ms": control.changes.percentile(99),
+    })
+}
+
 /// All figures.
 pub(crate) fn json(machine: &Machine, figures: &Figures) -> Value {
     let machine: serde_json::Map<String, Value> = machine
@@ -281,6 +333,7 @@ pub(crate) fn json(machine: &Machine, figures: &Figures) -> Value {
         "machine": machine,
         "ns_per_packet": costs,
         "lab": lab,
+        "control": figures.control.as_ref().map(control_values),
         "targets": targets,
         "missing": figures.missing(),
     })
@@ -318,6 +371,7 @@ mod tests {
                 figures.lab.insert((of, 10, proxy), outcome);
             }
         }
+        figures.control = Some(Control::default());
         for (heading, table) in tables(&figures) {
             let cells = table.0[0].len();
             assert!(

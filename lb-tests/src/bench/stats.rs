@@ -30,6 +30,14 @@ impl Samples {
         &self.0
     }
 
+    /// The smallest of them that so many of a hundred do not pass; none if there are none.
+    pub(crate) fn percentile(&self, hundredths: usize) -> Option<f64> {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * hundredths).div_ceil(100);
+        sorted.get(rank.saturating_sub(1)).copied()
+    }
+
     /// What is said of them; none if there are none.
     pub(crate) fn summary(&self) -> Option<Summary> {
         let mut sorted = self.0.clone();
@@ -73,5 +81,15 @@ mod tests {
         assert_eq!((summary.median, summary.min, summary.max), (4.0, 1.0, 100.0));
         assert_eq!((summary.mad, summary.count), (2.0, 4));
         assert_eq!(samples.values(), [5.0, 1.0, 3.0, 100.0]);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let mut samples = Samples::default();
+        assert_eq!(samples.percentile(99), None);
+        (1..=1000).rev().for_each(|value| samples.push(f64::from(value)));
+        assert_eq!(samples.percentile(50), Some(500.0));
+        assert_eq!(samples.percentile(99), Some(990.0));
+        assert_eq!(samples.percentile(100), Some(1000.0));
     }
 }
