@@ -344,7 +344,8 @@ impl SnapshotBackend {
     }
 }
 
-/// What the maps hold, read back for adoption after a restart of the agent.
+/// What the maps hold, read back for adoption after a restart of the agent; without the tables, which are large and read one
+/// at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Every element of FRONTENDS4 and FRONTENDS6 that is the address and port of a service.
@@ -354,9 +355,6 @@ pub struct Snapshot {
     /// `SERVICES[id]`, for every id below the size of SERVICES that a frontend names or whose element is not
     /// [`TableRef::EMPTY`]. Others are free.
     pub services: BTreeMap<u32, TableRef>,
-    /// By service id, for the ids that frontends name: the slots of its table, read from MAGLEV. A service is absent
-    /// here if its table is empty or does not lie inside MAGLEV.
-    pub tables: BTreeMap<u32, Vec<u32>>,
     /// Every element of RANGES4 and RANGES6, by service.
     pub ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     /// Elements of BACKENDS4 and BACKENDS6 that are not all zero.

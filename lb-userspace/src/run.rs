@@ -197,7 +197,7 @@ async fn start(
     let collector = Collector::open(&pins.maps(), config.timeouts, monotonic_ns)?;
     let flows = telemetry.clone();
     collector.start(&pins.maps(), config.snat_ports, move |found| flows.flows(found))?;
-    let agent = Agent::new(config, source, &node, &snapshot, maps, sockets, telemetry);
+    let agent = Agent::new(config, source, &node, &snapshot, maps, sockets, telemetry)?;
     Ok((agent, node))
 }
 

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::plan::{BackendSlot, Family, Snapshot, SnapshotBackend};
 
+/// How many slots are taken in at once when the agent starts.
+const MOST: usize = 4_096;
+
 /// ENDPOINTS4 and ENDPOINTS6.
 pub(super) struct Endpoints {
     v4: OfFamily<V4>,
@@ -147,11 +150,17 @@ impl KernelMaps {
     ///
     /// If a map cannot be read or written.
     pub fn adopt_endpoints(&mut self, snapshot: &Snapshot) -> Result<(), ApplyError> {
-        for ((_, index), held) in &snapshot.backends {
-            if let SnapshotBackend::InUse(slot) = held {
-                self.endpoints.put(*index, slot)?;
-            }
-        }
+        let in_use: Vec<(u32, &BackendSlot)> = snapshot
+            .backends
+            .iter()
+            .filter_map(|((_, index), held)| match held {
+                SnapshotBackend::InUse(slot) => Some((*index, slot)),
+                SnapshotBackend::Free { .. } => None,
+            })
+            .collect();
+        in_use
+            .chunks(MOST)
+            .try_for_each(|slots| self.endpoints.put_all(slots))?;
         self.endpoints.v4.sweep()?;
         self.endpoints.v6.sweep()?;
         self.learn_addresses()
@@ -178,24 +187,15 @@ impl KernelMaps {
         for (_, slot) in puts {
             self.known.add(slot.addr)?;
         }
-        let v4 = || {
-            puts.iter()
-                .filter_map(|(index, slot)| Some((*index, from_ip(slot.addr).v4()?, *slot)))
-        };
-        let v6 = || {
-            puts.iter()
-                .filter_map(|(index, slot)| Some((*index, from_ip(slot.addr).v6()?, *slot)))
-        };
-        self.endpoints
-            .v4
-            .put_all(v4().map(|(index, addr, slot)| (index, key(addr, slot))))?;
-        self.endpoints
-            .v6
-            .put_all(v6().map(|(index, addr, slot)| (index, key(addr, slot))))?;
-        let backends4 = v4().map(|(index, addr, slot)| (index, backend(addr, slot)));
-        write_all(&self.backends4, map::BACKENDS4, backends4)?;
-        let backends6 = v6().map(|(index, addr, slot)| (index, backend(addr, slot)));
-        write_all(&self.backends6, map::BACKENDS6, backends6)
+        self.endpoints.put_all(puts)?;
+        let v4 = puts
+            .iter()
+            .filter_map(|(index, slot)| Some((*index, backend(from_ip(slot.addr).v4()?, slot))));
+        write_all(&self.backends4, map::BACKENDS4, v4)?;
+        let v6 = puts
+            .iter()
+            .filter_map(|(index, slot)| Some((*index, backend(from_ip(slot.addr).v6()?, slot))));
+        write_all(&self.backends6, map::BACKENDS6, v6)
     }
 
     /// Takes a slot out of use.
@@ -232,6 +232,18 @@ impl Endpoints {
         for key in self.v6.slots.keys() {
             visit(to_ip(Either::V6(key.addr)));
         }
+    }
+
+    /// As [`Self::put`], for many slots.
+    fn put_all(&mut self, puts: &[(u32, &BackendSlot)]) -> Result<(), ApplyError> {
+        let v4 = puts
+            .iter()
+            .filter_map(|(index, slot)| Some((*index, key(from_ip(slot.addr).v4()?, slot))));
+        self.v4.put_all(v4)?;
+        let v6 = puts
+            .iter()
+            .filter_map(|(index, slot)| Some((*index, key(from_ip(slot.addr).v6()?, slot))));
+        self.v6.put_all(v6)
     }
 
     fn put(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {

@@ -13,7 +13,16 @@ use super::{
 use crate::plan::{Family, Snapshot};
 
 impl KernelMaps {
-    /// What the maps hold.
+    /// The slots that a service's table has in MAGLEV; none if it is empty or does not lie inside.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn table(&self, table: TableRef) -> Result<Option<Vec<u32>>, ApplyError> {
+        self.tables.read(table)
+    }
+
+    /// What the maps hold, without the tables.
     ///
     /// # Errors
     ///
@@ -55,7 +64,7 @@ impl KernelMaps {
             }
         }
         self.read_ranges(&mut snapshot)?;
-        self.read_services(&mut snapshot)?;
+        self.read_services(&mut snapshot);
         Ok(snapshot)
     }
 
@@ -76,18 +85,13 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// The services that frontends name, with their tables, and what else is not empty: leftovers of an agent that was
+    /// The services that frontends name, and what else is not empty: leftovers of an agent that was
     /// killed between two operations.
-    fn read_services(&self, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
+    fn read_services(&self, snapshot: &mut Snapshot) {
         let mut services = BTreeMap::new();
         for frontend in snapshot.frontends.values() {
             if let Some(word) = self.services.get(frontend.service) {
                 services.insert(frontend.service, TableRef(word));
-            }
-        }
-        for (id, table) in &services {
-            if let Some(slots) = self.tables.read(*table)? {
-                snapshot.tables.insert(*id, slots);
             }
         }
         for id in 0..u32::try_from(self.services.len()).unwrap_or(u32::MAX) {
@@ -97,6 +101,5 @@ impl KernelMaps {
             };
         }
         snapshot.services = services;
-        Ok(())
     }
 }

@@ -25,8 +25,17 @@ use crate::{
 };
 
 impl Ledger {
-    /// The ledger of maps that hold what `snapshot` says.
-    pub fn adopt(limits: Limits, snapshot: &Snapshot) -> Self {
+    /// The ledger of maps that hold what `snapshot` says. `read` returns the slots that a table has in MAGLEV; none if it is
+    /// empty or does not lie inside.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    pub fn adopt<E>(
+        limits: Limits,
+        snapshot: &Snapshot,
+        mut read: impl FnMut(TableRef) -> Result<Option<Vec<u32>>, E>,
+    ) -> Result<Self, E> {
         let mut ledger = Self::new(limits);
         ledger.adopt_backends(snapshot);
         let mut frontends_of: BTreeMap<u32, BTreeSet<FrontendAddr>> = BTreeMap::new();
@@ -55,9 +64,10 @@ impl Ledger {
                             .meters
                             .adopt(id, found.map_or(Meter::NONE, |found| found.meter));
                     }
-                    let entry = ledger.adopt_service(snapshot, id, *table, &frontends);
+                    let slots = read(*table)?;
+                    let entry = ledger.adopt_service(snapshot, id, (*table, slots.as_deref()), &frontends);
                     let entry = entry.unwrap_or_else(|| {
-                        bad.push((id, *table));
+                        bad.push((id, *table, slots.is_some()));
                         let family = frontends.first().map_or(Family::V4, FrontendAddr::family);
                         Entry::new(None, family)
                     });
@@ -85,8 +95,8 @@ impl Ledger {
         }
         // Space of tables that make no sense is held until nothing leads there, as far as they can work at all; the
         // good tables come first.
-        for (id, table) in bad {
-            let works = table.total() <= 2 * MAX_TABLE_SIZE && snapshot.tables.contains_key(&id);
+        for (id, table, is_inside) in bad {
+            let works = table.total() <= 2 * MAX_TABLE_SIZE && is_inside;
             if let Some(entry) = ledger.entries.get_mut(&id).filter(|_| works) {
                 entry.maybe = ledger
                     .space
@@ -94,7 +104,7 @@ impl Ledger {
             }
             ledger.doomed.insert(id);
         }
-        ledger
+        Ok(ledger)
     }
 
     /// At first every backend in use is a stray.
@@ -132,7 +142,7 @@ impl Ledger {
         &mut self,
         snapshot: &Snapshot,
         id: u32,
-        table: TableRef,
+        (table, slots): (TableRef, Option<&[u32]>),
         frontends: &BTreeSet<FrontendAddr>,
     ) -> Option<Entry> {
         let first = frontends.first()?;
@@ -143,12 +153,7 @@ impl Ledger {
         {
             return None;
         }
-        let no_slots = Vec::new();
-        let found = if table.size() == 0 {
-            &no_slots
-        } else {
-            snapshot.tables.get(&id)?
-        };
+        let found = if table.size() == 0 { &[][..] } else { slots? };
         let slots = self.members(snapshot, family, protocol, found)?;
         let indexes: BTreeMap<EndpointAddr, u32> =
             slots.iter().map(|(addr, slot)| (*addr, slot.index)).collect();

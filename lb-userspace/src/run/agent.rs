@@ -68,6 +68,10 @@ pub(super) struct Agent {
 
 impl Agent {
     /// An agent that goes on from what is in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
     pub(super) fn new(
         config: &Config,
         source: Source,
@@ -76,18 +80,19 @@ impl Agent {
         maps: KernelMaps,
         sockets: Sockets,
         telemetry: Telemetry,
-    ) -> Self {
+    ) -> Result<Self, ApplyError> {
         let options = Options {
             external_ips: config.external_ips,
         };
-        Self {
+        let ledger = Ledger::adopt(Limits::of(&config.sizes), snapshot, |table| maps.table(table))?;
+        Ok(Self {
             index: match source {
                 Source::Manifests(_) => Index::new(),
                 Source::Kubernetes(_) => Index::doubting(),
             },
             source,
             desired: Desired::new(options, node.facts()),
-            ledger: Ledger::adopt(Limits::of(&config.sizes), snapshot),
+            ledger,
             maps,
             sockets,
             telemetry,
@@ -97,7 +102,7 @@ impl Agent {
             node_missing: false,
             phases: Phases::default(),
             retry: None,
-        }
+        })
     }
 
     /// Follows the source and devices until a signal comes, and returns its name. A turn of the loop deals with one

@@ -9,7 +9,7 @@ mod order;
 mod properties;
 mod scale;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, time::Instant};
 
 use self::model::Model;
 use super::{Ledger, Limits, Report, sync};
@@ -120,7 +120,11 @@ impl Node {
         let mut model = self.model;
         model.failure = None;
         model.pass(limits.grace);
-        Self::adopting(Ledger::adopt(limits, &model.snapshot()), model)
+        let adopted = Ledger::adopt(limits, &model.snapshot(), |table| {
+            Ok::<_, Infallible>(model.table(table))
+        });
+        let Ok(ledger) = adopted;
+        Self::adopting(ledger, model)
     }
 
     fn sync(&mut self, wanted: &Wanted) -> Report<&'static str> {

@@ -523,6 +523,13 @@ impl Model {
         }
     }
 
+    /// The slots of a table, for adoption.
+    pub(super) fn table(&self, table: TableRef) -> Option<Vec<u32>> {
+        let end = u64::from(table.offset()) + u64::from(table.total());
+        let is_inside = table.size() > 0 && end <= self.maglev.len() as u64;
+        is_inside.then(|| self.range(table).map(|slot| self.maglev[slot as usize]).collect())
+    }
+
     /// What adoption reads back.
     pub(super) fn snapshot(&self) -> Snapshot {
         let ids = self
@@ -537,16 +544,6 @@ impl Model {
             .filter(|id| table(id) != TableRef::EMPTY || self.reached().contains(id))
             .map(|id| (id, table(&id)))
             .collect();
-        let inside = |table: &TableRef| {
-            table.size() > 0
-                && u64::from(table.offset()) + u64::from(table.total()) <= self.maglev.len() as u64
-        };
-        let tables = services.iter().filter(|(_, table)| inside(table));
-        let slots = |table: &TableRef| {
-            self.range(*table)
-                .map(|slot| self.maglev[slot as usize])
-                .collect()
-        };
         Snapshot {
             frontends: self
                 .frontends
@@ -569,7 +566,6 @@ impl Model {
                 .iter()
                 .map(|(addr, kind)| (*addr, Some(*kind)))
                 .collect(),
-            tables: tables.map(|(id, table)| (*id, slots(table))).collect(),
             services,
             backends: self.backends.clone(),
         }

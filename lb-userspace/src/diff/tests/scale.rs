@@ -20,7 +20,7 @@ struct Count {
 }
 
 impl Dataplane for Count {
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn apply(&mut self, op: &Op) -> Result<(), Self::Error> {
         self.ops += 1;
