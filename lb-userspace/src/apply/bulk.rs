@@ -32,7 +32,11 @@ impl KernelMaps {
                 service,
                 kind,
                 flags,
-            } => Some((frontend, Frontend::new(*service, *kind).with_flags(*flags))),
+                meter,
+            } => {
+                let value = Frontend::new(*service, *kind).with_flags(*flags);
+                Some((frontend, value.with_meter(*meter)))
+            }
             _ => None,
         });
         let puts: Vec<_> = puts.collect();

@@ -236,7 +236,8 @@ impl Ledger {
                 flags: port.flags(*kind),
                 meter,
             };
-            draft.push(op, What::Frontend);
+            let what = What::Frontend;
+            draft.parts.frontends.push(Step { op, what });
         }
         let limit = self.limits.max_frontends;
         for frontend in missing {

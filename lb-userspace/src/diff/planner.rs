@@ -56,13 +56,14 @@ pub struct Plan {
     pub errors: Vec<DiffError>,
 }
 
-/// What services are made of, in the order in which it must come. All backends come in a row, whatever service they are
+/// What services and the ways to them are made of, in the order in which it must come. All backends come in a row, whatever service they are
 /// of, and so do all tables: the kernel takes them in bulk.
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) backends: Vec<Step>,
     pub(super) tables: Vec<Step>,
     pub(super) services: Vec<Step>,
+    pub(super) frontends: Vec<Step>,
 }
 
 impl Parts {
@@ -71,6 +72,7 @@ impl Parts {
         self.backends.append(&mut other.backends);
         self.tables.append(&mut other.tables);
         self.services.append(&mut other.services);
+        self.frontends.append(&mut other.frontends);
     }
 }
 
@@ -140,6 +142,7 @@ impl Ledger {
         for key in &dirty {
             self.put_frontends(&mut draft, key);
         }
+        draft.steps.append(&mut draft.parts.frontends);
         for key in &dirty {
             self.put_addresses(&mut draft, key);
         }
