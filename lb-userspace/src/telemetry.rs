@@ -292,10 +292,13 @@ impl Telemetry {
         self.0.metrics.own.set_flows(found);
     }
 
-    /// A Service, whose uid is this, is served otherwise than it asks for.
-    pub fn notice(&self, notice: &Notice, uid: &str) {
+    /// A Service, whose uid is this, is served otherwise than it asks for. `starting`: it was so before the agent's start.
+    pub fn notice(&self, notice: &Notice, uid: &str, starting: bool) {
         notice.log();
-        self.event(ServiceEvent::of_notice(notice, uid));
+        let event = ServiceEvent::of_notice(notice, uid);
+        if event.is_news(starting) {
+            self.event(event);
+        }
     }
 
     /// A Service, whose uid is this, finds a table full. It is in the log already.

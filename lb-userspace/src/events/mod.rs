@@ -66,6 +66,12 @@ impl ServiceEvent {
         }
     }
 
+    /// Whether it is worth an Event. What is merely good to know is told when its Service comes or changes: every agent of
+    /// the cluster would else repeat it at each of its starts.
+    pub fn is_news(&self, starting: bool) -> bool {
+        !starting || self.severity == Severity::Warning
+    }
+
     /// That a table is full.
     pub fn of_limit(limit: &DiffError, uid: &str) -> Self {
         Self {

@@ -103,3 +103,17 @@ fn a_note_is_cut_at_what_the_api_server_takes() {
     assert!(long.note().len() <= NOTE_BYTES && long.note().len() > NOTE_BYTES - 4);
     assert_eq!(event("short").note(), event("short").note);
 }
+
+#[test]
+fn what_is_good_to_know_is_no_news_at_a_start_and_warnings_are() {
+    let sctp = Notice::SctpWithoutNode { service: name() };
+    let range = Notice::BadSourceRange {
+        service: name(),
+        range: "x".into(),
+    };
+    for (notice, at_start) in [(sctp, false), (range, true)] {
+        let event = ServiceEvent::of_notice(&notice, "the-uid");
+        assert_eq!(event.is_news(true), at_start, "{notice}");
+        assert!(event.is_news(false), "{notice}");
+    }
+}

@@ -64,6 +64,8 @@ pub(super) struct Agent {
     phases: Phases,
     /// When to try again what failed.
     retry: Option<Instant>,
+    /// Nothing was worked out yet.
+    starting: bool,
 }
 
 impl Agent {
@@ -102,6 +104,7 @@ impl Agent {
             node_missing: false,
             phases: Phases::default(),
             retry: None,
+            starting: true,
         })
     }
 
@@ -247,8 +250,10 @@ impl Agent {
         let mut told = SyncReport::default();
         if let Some(update) = self.desired.update(&mut self.index) {
             for notice in &update.notices {
-                self.telemetry.notice(notice, self.uid(notice.service()));
+                self.telemetry
+                    .notice(notice, self.uid(notice.service()), self.starting);
             }
+            self.starting = false;
             if update.health_checks {
                 self.tell_health_checks();
             }
