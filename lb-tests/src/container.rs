@@ -48,6 +48,7 @@ pub struct Image {
     root: PathBuf,
     pod: PodSpec,
     config: PathBuf,
+    variables: Vec<String>,
 }
 
 impl Image {
@@ -91,7 +92,15 @@ impl Image {
             root,
             pod: pod.context("a pod")?,
             config,
+            variables: Vec::new(),
         })
+    }
+
+    /// Sets a variable that containers get besides those of the manifest, as kubelet gives some to all.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push(format!("{name}={value}"));
+        self
     }
 
     /// The capabilities that the manifest gives, as the kernel names them.
@@ -169,13 +178,15 @@ impl Image {
             .map(String::as_str);
         let arguments: Vec<&str> = words.chain(more.iter().copied()).collect();
         let user = security.run_as_user.unwrap_or(0);
+        let mut variables = vec![format!("NODE_NAME={}", host.name)];
+        variables.extend(self.variables.iter().cloned());
         Ok(json!({
             "ociVersion": "1.0.2",
             "process": {
                 "user": {"uid": user, "gid": user},
                 "cwd": "/",
                 "args": arguments,
-                "env": [format!("NODE_NAME={}", host.name)],
+                "env": variables,
                 "noNewPrivileges": security.allow_privilege_escalation == Some(false),
                 "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             },
@@ -233,6 +244,11 @@ impl Container {
     /// If it ends before or takes too long, with its log.
     pub fn wait_for(&mut self, text: &str) -> Result<()> {
         Ok(self.process.wait_for(text, PATIENCE)?)
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Waits until it has ended by itself; whether it succeeded, and its log.

@@ -40,6 +40,9 @@ pub fn stream<'a>(host: &'a Host, addr: SocketAddr) -> Client<'a> {
     })
 }
 
+/// Between two requests of a client that may ask for minutes: each takes one of its 28,000 ports for a minute.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Does the work while clients ask, each its address, by a new connection each time.
 ///
 /// # Errors
@@ -53,7 +56,13 @@ pub fn without_a_lost_request<T>(
     asking: &[(&Host, SocketAddr)],
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let clients = asking.iter().map(|(host, addr)| requests(host, *addr));
+    let clients = asking.iter().map(|(host, addr)| -> Client<'_> {
+        let mut ask = requests(host, *addr);
+        Box::new(move || {
+            thread::sleep(PAUSE);
+            ask()
+        })
+    });
     under_traffic(clients.collect(), 1, |_| work())
 }
 

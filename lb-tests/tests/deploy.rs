@@ -9,11 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
-use k8s_openapi::api::{
-    core::v1::{Container, PodSpec},
-    rbac::v1::ClusterRole,
-};
-use lb_tests::deploy::{check, daemon_set, find, folder, render};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use lb_tests::deploy::{Right, check, daemon_set, find, folder, render, role};
 use lb_userspace::{
     cli::{
         self,
@@ -151,7 +148,7 @@ fn strip_hashes(value: &mut Value) {
 }
 
 /// What the agent does at the API server: it lists and watches each kind, and writes Events.
-fn used() -> BTreeSet<(String, String, String)> {
+fn used() -> BTreeSet<Right> {
     let watched = Kind::ALL.map(|kind| match kind {
         Kind::Service => ("", "services"),
         Kind::Node => ("", "nodes"),
@@ -170,20 +167,7 @@ fn used() -> BTreeSet<(String, String, String)> {
 
 #[test]
 fn the_role_allows_what_the_agent_does_and_nothing_else() -> Result<()> {
-    let objects = render(&folder("base"))?;
-    let role = find(&objects, "ClusterRole").context("a role")?;
-    let role: ClusterRole = serde_json::from_value(role.clone())?;
-    let mut allowed = BTreeSet::new();
-    for rule in role.rules.context("rules")? {
-        ensure!(rule.resource_names.is_none() && rule.non_resource_urls.is_none());
-        for group in rule.api_groups.iter().flatten() {
-            for resource in rule.resources.iter().flatten() {
-                for verb in &rule.verbs {
-                    allowed.insert((group.clone(), resource.clone(), verb.clone()));
-                }
-            }
-        }
-    }
+    let (_, allowed) = role()?;
     ensure!(allowed == used(), "{allowed:?}");
     Ok(())
 }

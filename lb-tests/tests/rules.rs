@@ -46,6 +46,7 @@ fn exists(workspace: &Path, test: &str) -> Result<bool> {
     }
     let places = match place {
         "desired" => vec![workspace.join("lb-userspace/src/desired")],
+        "cli" => vec![workspace.join("lb-userspace/tests/cli.rs")],
         "socket_tests" => vec![workspace.join("lb-common/src/datapath/socket_tests.rs")],
         "flow_tests" => vec![workspace.join("lb-common/src/flow_tests.rs")],
         _ => vec![workspace.join("lb-tests/tests").join(format!("{place}.rs"))],

@@ -159,3 +159,32 @@ fn the_version_is_told() {
     let output = fairlead(&["--version"]);
     assert!(stdout(&output).contains(env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn a_kubeconfig_that_names_no_authority_is_one_clear_error_where_the_system_has_none() {
+    let (_folder, path) = file(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
+         clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n",
+    );
+    // As in an image from scratch.
+    let output = Command::new(env!("CARGO_BIN_EXE_fairlead"))
+        .args([
+            "run",
+            "--cgroup=/c",
+            "--hostname-override=n",
+            "--kubeconfig",
+            &path,
+        ])
+        .env("SSL_CERT_FILE", "/nonexistent")
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the agent's binary runs");
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    let told = log.lines().last().unwrap_or_default();
+    assert!(
+        told.contains(&path) && told.contains("certificate-authority"),
+        "{log}"
+    );
+}

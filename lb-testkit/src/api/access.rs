@@ -74,6 +74,9 @@ impl Access {
     }
 }
 
+/// Who brings no token.
+const ANONYMOUS: &str = "system:anonymous";
+
 /// The tokens that the server knows.
 #[derive(Debug, Default)]
 pub(crate) struct Users {
@@ -90,6 +93,11 @@ impl Users {
         self.tokens.remove(token);
     }
 
+    /// The name of a request's user; that of nobody for a token that is unknown.
+    pub(crate) fn name(&self, authorization: Option<&str>) -> &str {
+        self.who(authorization).map_or(ANONYMOUS, |(name, _)| name)
+    }
+
     /// The user of a request. Without a token it is `system:anonymous`, who may do nothing.
     ///
     /// # Errors
@@ -97,7 +105,7 @@ impl Users {
     /// 401, if the token is unknown.
     fn who(&self, authorization: Option<&str>) -> Outcome<(&str, Option<&Access>)> {
         let Some(header) = authorization else {
-            return Ok(("system:anonymous", None));
+            return Ok((ANONYMOUS, None));
         };
         let token = header.strip_prefix("Bearer ").ok_or_else(Status::unauthorized)?;
         let (name, access) = self.tokens.get(token.trim()).ok_or_else(Status::unauthorized)?;

@@ -17,6 +17,7 @@
 //! checked for names, addresses and ports alone, and a pod may be on a node that is not known.
 
 mod access;
+mod asked;
 mod body;
 mod builders;
 mod clock;
@@ -25,6 +26,7 @@ mod faults;
 mod files;
 mod list;
 mod misbehave;
+mod mounted;
 mod objects;
 mod request;
 mod resources;
@@ -40,8 +42,10 @@ mod write;
 
 pub use self::{
     access::Access,
+    asked::Asked,
     builders::Pod,
     faults::{Fault, Order, OrderId},
+    mounted::ServiceAccount,
     request::Verb,
     server::{ADMIN, ApiServer},
 };

@@ -128,7 +128,10 @@ async fn resource(
     plan: &Plan,
 ) -> Outcome<Response<Answer>> {
     let authorization = header(&request, &AUTHORIZATION);
-    shared.look(|state| state.users.check(authorization, verb, &target))?;
+    shared.look(|state| {
+        state.asked.note(state.users.name(authorization), verb, &target);
+        state.users.check(authorization, verb, &target)
+    })?;
     match verb {
         Verb::List => {
             let text = list::list(shared, &target, query, plan).await?;
@@ -192,6 +195,7 @@ fn mangle(mut response: Response<Answer>, plan: &Plan) -> Response<Answer> {
 /// Paths without objects, with the type of what is there.
 fn plain(shared: &Shared, path: &str, authorization: Option<&str>) -> Outcome<(&'static str, String)> {
     let json = "application/json";
+    shared.look(|state| state.asked.note_path(state.users.name(authorization), path));
     match path {
         // Open to everybody, by the role system:public-info-viewer.
         "/livez" | "/readyz" | "/healthz" => return Ok(("text/plain; charset=utf-8", "ok".to_owned())),

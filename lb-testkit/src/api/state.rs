@@ -11,6 +11,7 @@ use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
     access::Users,
+    asked::Book,
     controller::{self, Controllers},
     faults::{Faults, OrderId, Plan},
     request::Verb,
@@ -57,6 +58,8 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     /// Requests so far.
     pub(crate) requests: BTreeMap<(Verb, resources::Id), u64>,
+    /// What each user asked for.
+    pub(crate) asked: Book,
     /// Connections that are open: the door that they came by, and their tasks.
     pub(crate) connections: BTreeMap<u64, (usize, AbortHandle)>,
     pub(crate) connections_so_far: u64,
@@ -75,6 +78,7 @@ impl State {
             users: Users::default(),
             faults: Faults::default(),
             requests: BTreeMap::new(),
+            asked: Book::default(),
             connections: BTreeMap::new(),
             connections_so_far: 0,
             watches: BTreeMap::new(),

@@ -66,6 +66,18 @@ pub enum ConnectionError {
         /// What is wrong.
         reason: String,
     },
+    /// Nothing tells which certificate of the server is to be trusted.
+    #[error(
+        "{} names no certificate-authority for the API server, and this system has none of its own ({reason}); add \
+         certificate-authority or certificate-authority-data to its cluster, as `kubectl config view --raw` of an \
+         administrator has it", file.display()
+    )]
+    NoAuthority {
+        /// The kubeconfig.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// The client cannot be set up.
     #[error("cannot set up the client of the API server: {0}")]
     Client(String),
@@ -82,10 +94,14 @@ pub(super) struct Place {
 
 /// Sets up a client. Nothing is sent yet.
 pub(super) async fn connect(server: &ApiServer) -> Result<(Client, Place), ConnectionError> {
-    let (config, from_pod) = match &server.kubeconfig {
+    let (mut config, from_pod) = match &server.kubeconfig {
         Some(file) => (from_file(file.clone()).await?, false),
         None => (from_pod(server)?, true),
     };
+    if config.accept_invalid_certs {
+        // The authorities of the system would be asked for all the same, and an image from scratch has none.
+        config.root_cert.get_or_insert_default();
+    }
     let urls = if server.masters.is_empty() {
         vec![config.cluster_url.clone()]
     } else {
@@ -99,7 +115,16 @@ pub(super) async fn connect(server: &ApiServer) -> Result<(Client, Place), Conne
         urls: urls.iter().map(ToString::to_string).collect(),
         is_cluster_ip: from_pod && server.masters.is_empty(),
     };
-    Ok((client(&config, urls, server.timeout)?, place))
+    let client = client(&config, urls, server.timeout).map_err(|error| match &server.kubeconfig {
+        Some(file) if config.root_cert.is_none() && !config.accept_invalid_certs => {
+            ConnectionError::NoAuthority {
+                file: file.clone(),
+                reason: chain(&error),
+            }
+        }
+        _ => ConnectionError::Client(chain(&error)),
+    })?;
+    Ok((client, place))
 }
 
 async fn from_file(file: PathBuf) -> Result<Config, ConnectionError> {
@@ -144,8 +169,7 @@ fn parse(url: &str) -> Result<http::Uri, ConnectionError> {
     }
 }
 
-fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Client, ConnectionError> {
-    let failed = |error: kube::Error| ConnectionError::Client(chain(&error));
+fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Client, kube::Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -153,13 +177,11 @@ fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Cl
     connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     connector.set_tcp_user_timeout(Some(DEAD_AFTER));
     connector.set_nodelay(true);
-    let connector = config
-        .rustls_https_connector_with_connector(connector)
-        .map_err(failed)?;
+    let connector = config.rustls_https_connector_with_connector(connector)?;
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
     let service = ServiceBuilder::new()
-        .option_layer(config.auth_layer().map_err(failed)?)
-        .layer(config.extra_headers_layer().map_err(failed)?)
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
         .service(Servers::new(urls, timeout, http));
     Ok(Client::new(service, config.default_namespace.clone()))
 }
