@@ -14,17 +14,13 @@ use lb_testkit::{
 use lb_userspace::watch::{Object, parse::parse};
 
 const PORT: u16 = 8080;
-const NODES: usize = 2;
-const PODS: usize = 2;
+const PODS: u8 = 2;
 
 /// Bytes of a transfer: several times the socket buffers.
 const TRANSFER: usize = 20_000_000;
 
 fn lab(wiring: Wiring) -> Result<Lab> {
-    Ok(Lab::builder()
-        .wiring(wiring)
-        .pods_per_node(u8::try_from(PODS)?)
-        .build()?)
+    Ok(Lab::builder().wiring(wiring).pods_per_node(PODS).build()?)
 }
 
 fn addresses(host: &Host) -> [IpAddr; 2] {
@@ -32,7 +28,7 @@ fn addresses(host: &Host) -> [IpAddr; 2] {
 }
 
 fn pods(lab: &Lab) -> impl Iterator<Item = &Host> {
-    (1..=NODES).flat_map(move |node| (1..=PODS).map(move |pod| lab.pod(node, pod)))
+    lab.pods().flatten()
 }
 
 /// Asks over TCP and UDP, in both families. With `keeps_source`, the server must see the client's own address.
@@ -56,15 +52,14 @@ fn ask(client: &Host, server: &Host, keeps_source: bool) -> Result<()> {
     Ok(())
 }
 
-fn everyone_reaches_whom_they_should(wiring: Wiring) -> Result<()> {
-    let lab = lab(wiring)?;
-    let nodes = [lab.node(1), lab.node(2)];
+fn everyone_reaches_whom_they_should(lab: &Lab) -> Result<()> {
+    let (nodes, wiring) = (lab.nodes(), lab.wiring());
     let mut servers = Vec::new();
-    for host in pods(&lab).chain(nodes).chain([lab.client()]) {
+    for host in pods(lab).chain(nodes).chain([lab.client()]) {
         servers.push(Server::start(host, PORT)?);
     }
-    for pod in pods(&lab) {
-        for other in pods(&lab) {
+    for pod in pods(lab) {
+        for other in pods(lab) {
             ask(pod, other, true)?;
         }
         for node in nodes {
@@ -73,11 +68,11 @@ fn everyone_reaches_whom_they_should(wiring: Wiring) -> Result<()> {
         }
     }
     for node in nodes {
-        for pod in pods(&lab) {
+        for pod in pods(lab) {
             // Towards pods at its bridge a node uses the bridge's address.
             ask(node, pod, wiring == Wiring::Routed)?;
         }
-        for other in nodes.into_iter().chain([lab.client()]) {
+        for other in nodes.iter().chain([lab.client()]) {
             ask(node, other, true)?;
         }
         ask(lab.client(), node, true)?;
@@ -94,17 +89,32 @@ fn everyone_reaches_whom_they_should(wiring: Wiring) -> Result<()> {
 
 #[test]
 fn hosts_of_a_routed_lab_reach_each_other() {
-    everyone_reaches_whom_they_should(Wiring::Routed).unwrap();
+    everyone_reaches_whom_they_should(&lab(Wiring::Routed).unwrap()).unwrap();
 }
 
 #[test]
 fn hosts_of_a_bridged_lab_reach_each_other() {
-    everyone_reaches_whom_they_should(Wiring::Bridged).unwrap();
+    everyone_reaches_whom_they_should(&lab(Wiring::Bridged).unwrap()).unwrap();
 }
 
 #[test]
 fn hosts_of_a_lab_with_an_overlay_reach_each_other() {
-    everyone_reaches_whom_they_should(Wiring::Overlay).unwrap();
+    everyone_reaches_whom_they_should(&lab(Wiring::Overlay).unwrap()).unwrap();
+}
+
+#[test]
+fn hosts_of_a_lab_of_three_nodes_reach_each_other() -> Result<()> {
+    for wiring in [Wiring::Routed, Wiring::Bridged] {
+        let lab = Lab::builder().wiring(wiring).nodes(3).pods_per_node(PODS);
+        everyone_reaches_whom_they_should(&lab.build()?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_overlay_is_for_two_nodes() {
+    let built = Lab::builder().wiring(Wiring::Overlay).nodes(3).build();
+    assert!(built.is_err(), "{built:?}");
 }
 
 #[test]
@@ -264,7 +274,7 @@ fn commands_of_a_node_run_in_its_namespace_and_cgroup() {
 #[test]
 fn the_examples_are_valid_and_name_pods_of_the_lab() {
     let lab = Lab::builder().build().unwrap();
-    let pods: BTreeSet<(String, String)> = (1..=NODES)
+    let pods: BTreeSet<(String, String)> = (1..=2)
         .flat_map(|node| (1..=3).map(move |pod| (node, pod)))
         .flat_map(|(node, pod)| {
             addresses(lab.pod(node, pod)).map(|addr| (addr.to_string(), format!("node{node}")))
