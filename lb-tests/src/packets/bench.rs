@@ -21,7 +21,8 @@ use super::{
     cases::{
         Addresses, FROM_UPLINK, FROM_WORKLOAD, MATRIX, first, flow, later, redirected, service, untouched,
     },
-    kernel::{Kernel, map_of},
+    kernel::Kernel,
+    maps::map_of,
     world::{UPLINK, World},
 };
 

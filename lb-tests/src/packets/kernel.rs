@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -25,6 +25,7 @@ use lb_userspace::load;
 
 use super::{
     case::{Case, Outcome, describe_flow, describe_fragment},
+    maps::{allow, clear, disallow, map_of, put, set},
     native::{SERVICE_CIDRS, SNAT_PORTS},
     wire::{self, Wire},
     world::{Entry, NEIGHBOUR_MAC, NEIGHBOURS, PODS, ROUTES, UPLINK, UPLINK_MAC},
@@ -483,29 +484,6 @@ fn only_change(before: &[u64], after: &[u64]) -> Result<Reason> {
     }
 }
 
-pub(super) fn map_of<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
-    bpf.map_mut(name)
-        .with_context(|| format!("the object has no map {name}"))
-}
-
-fn put<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str, key: &K, value: &V) -> Result<()> {
-    Ok(HashMap::<_, K, V>::try_from(map_of(bpf, name)?)?.insert(key, value, 0)?)
-}
-
-fn allow<R: Pod>(bpf: &mut Ebpf, name: &str, range: R, len: u8) -> Result<()> {
-    let key = Key::new(Range::<u32>::BITS + u32::from(len), range);
-    Ok(LpmTrie::<_, R, u32>::try_from(map_of(bpf, name)?)?.insert(&key, 0, 0)?)
-}
-
-fn disallow<R: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
-    let mut map = LpmTrie::<_, R, u32>::try_from(map_of(bpf, name)?)?;
-    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
-    for key in keys {
-        map.remove(&key)?;
-    }
-    Ok(())
-}
-
 /// The networks of cluster IPs that all cases have.
 fn tell_service_cidrs(bpf: &mut Ebpf) -> Result<()> {
     let (mut nets4, mut nets6) = (Vec::new(), Vec::new());
@@ -518,19 +496,6 @@ fn tell_service_cidrs(bpf: &mut Ebpf) -> Result<()> {
     }
     set(bpf, map::CIDRS4, 0, &ServiceNets::new(nets4))?;
     set(bpf, map::CIDRS6, 0, &ServiceNets::new(nets6))
-}
-
-fn set<V: Pod>(bpf: &mut Ebpf, name: &str, index: u32, value: &V) -> Result<()> {
-    Ok(Array::<_, V>::try_from(map_of(bpf, name)?)?.set(index, value, 0)?)
-}
-
-fn clear<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &str) -> Result<()> {
-    let mut map = HashMap::<_, K, V>::try_from(map_of(bpf, name)?)?;
-    let keys = map.keys().collect::<Result<Vec<K>, _>>()?;
-    for key in keys {
-        map.remove(&key)?;
-    }
-    Ok(())
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod kernel;
+mod maps;
 pub mod native;
 pub mod wire;
 pub mod world;

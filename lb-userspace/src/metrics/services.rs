@@ -1,7 +1,7 @@
 //! What went through each Service.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,15 +19,16 @@ use crate::desired::ServicePortKey;
 /// A port of a Service: namespace, name, name of the port.
 type Port = [Arc<str>; 3];
 
-/// Series of service ports, which come and go with them.
+/// Series of service ports, which come and go with them. The lock is held for no longer than it takes to change them: the
+/// main loop waits for no reader.
 #[derive(Clone, Debug, Default)]
 pub struct Services(Arc<Mutex<Shared>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shared {
     /// By the number of their meter. A port of both families has two.
-    names: BTreeMap<u16, Port>,
-    read: BTreeMap<Port, Meter>,
+    names: Arc<BTreeMap<u16, Port>>,
+    read: Arc<BTreeMap<Port, Meter>>,
     /// Service ports that have no meter; none before it is known.
     left_out: Option<usize>,
 }
@@ -42,25 +43,30 @@ impl Services {
 
     /// Whose each meter is, and how many service ports have none.
     pub(crate) fn name(&self, meters: &BTreeMap<u16, ServicePortKey>, left_out: usize) {
-        let mut shared = self.lock();
         let port = |key: &ServicePortKey| {
             let service = &key.service;
             [service.namespace.clone(), service.name.clone(), key.port.clone()]
         };
-        shared.names = meters.iter().map(|(number, key)| (*number, port(key))).collect();
+        let names = meters.iter().map(|(number, key)| (*number, port(key)));
+        let names: Arc<BTreeMap<u16, Port>> = Arc::new(names.collect());
+        let mut shared = self.lock();
+        shared.names = names;
         shared.left_out = Some(left_out);
-        let Shared { names, read, .. } = &mut *shared;
-        read.retain(|port, _| names.values().any(|named| named == port));
+        shared.forget();
     }
 
-    /// Takes in what the meters hold. One that cannot be read leaves its port as it was.
+    /// Takes in what the meters hold; nothing of it if one cannot be read.
     pub(crate) fn read<E>(&self, mut meter: impl FnMut(u16) -> Result<Meter, E>) -> Result<(), E> {
-        let mut shared = self.lock();
+        let names = self.lock().names.clone();
         let mut read: BTreeMap<Port, Meter> = BTreeMap::new();
-        for (number, port) in &shared.names {
+        for (number, port) in &*names {
             read.entry(port.clone()).or_default().add(&meter(*number)?);
         }
-        shared.read = read;
+        let mut shared = self.lock();
+        shared.read = Arc::new(read);
+        if !Arc::ptr_eq(&names, &shared.names) {
+            shared.forget();
+        }
         Ok(())
     }
 
@@ -69,15 +75,25 @@ impl Services {
     }
 }
 
+impl Shared {
+    /// Forgets what was read of ports that have no meter any more.
+    fn forget(&mut self) {
+        let ports: BTreeSet<&Port> = self.names.values().collect();
+        if self.read.keys().any(|port| !ports.contains(port)) {
+            Arc::make_mut(&mut self.read).retain(|port, _| ports.contains(port));
+        }
+    }
+}
+
 impl Collector for Services {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let shared = self.lock();
+        let shared = self.lock().clone();
         let Some(left_out) = shared.left_out else {
             return Ok(());
         };
         let help = "Packets of a Service, by its port";
         let mut packets = encoder.encode_descriptor("service_packets", help, None, MetricType::Counter)?;
-        for (port, meter) in &shared.read {
+        for (port, meter) in &*shared.read {
             ways(
                 &mut packets,
                 port,
@@ -86,13 +102,13 @@ impl Collector for Services {
         }
         let help = "Bytes of these packets, IP headers included";
         let mut bytes = encoder.encode_descriptor("service_bytes", help, None, MetricType::Counter)?;
-        for (port, meter) in &shared.read {
+        for (port, meter) in &*shared.read {
             ways(&mut bytes, port, [meter.requests.bytes, meter.replies.bytes])?;
         }
         let help = "New connections to a Service, by its port";
         let mut connections =
             encoder.encode_descriptor("service_connections", help, None, MetricType::Counter)?;
-        for (port, meter) in &shared.read {
+        for (port, meter) in &*shared.read {
             let number = meter.connections.wrapping_add(meter.sockets);
             ConstCounter::new(number).encode(connections.encode_family(&labels(port))?)?;
         }
