@@ -186,6 +186,7 @@ pub struct Desired {
     tally: Tally,
     /// Everything is to be worked out anew.
     all: bool,
+    work: u64,
 }
 
 impl Desired {
@@ -201,6 +202,7 @@ impl Desired {
             noted: BTreeMap::new(),
             tally: Tally::default(),
             all: true,
+            work: 0,
         }
     }
 
@@ -231,6 +233,7 @@ impl Desired {
         let mut affected = BTreeSet::new();
         let mut contested = BTreeMap::new();
         for name in touched {
+            self.work += 1;
             let (ports, checks) = index
                 .service(&name)
                 .map(|service| self.work_out(index, &name, service))
@@ -241,11 +244,13 @@ impl Desired {
             self.replace(&name, ports, &mut affected, &mut contested);
         }
         for (frontend, before) in contested {
+            self.work += 1;
             let after = self.claims.of(&frontend);
             affected.extend(before.first().cloned());
             affected.extend(after.first().cloned());
             update.notices.extend(notice::lost(frontend, &before, &after));
         }
+        self.work += affected.len() as u64;
         update.changes = affected.into_iter().filter_map(|key| self.tell(key)).collect();
         Some(update)
     }
@@ -371,6 +376,7 @@ impl Desired {
                 self.claims.apply(*frontend, port.claim.clone());
             }
         }
+        self.work += ports.values().map(Port::size).sum::<u64>();
         self.ports.extend(ports);
     }
 

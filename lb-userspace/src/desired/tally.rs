@@ -1,6 +1,6 @@
 //! How many service ports have no endpoint where their policy asks for one.
 
-use super::{ServicePort, ServicePortKey};
+use super::{Desired, Port, ServicePort, ServicePortKey};
 use crate::plan::Family;
 
 /// Service ports with a policy Local all of whose endpoints run on other nodes.
@@ -40,6 +40,22 @@ impl Tally {
             Family::V4 => v4,
             Family::V6 => v6,
         }
+    }
+}
+
+impl Desired {
+    /// How much was looked at so far: Services, their service ports, frontends and endpoints. A test compares what an event
+    /// adds in clusters of different sizes.
+    pub const fn work(&self) -> u64 {
+        self.work
+    }
+}
+
+impl Port {
+    /// Its parts.
+    pub(super) fn size(&self) -> u64 {
+        let port = &self.asked;
+        (port.frontends.len() + port.endpoints.len() + port.local.len() + port.kept.len()) as u64
     }
 }
 

@@ -241,6 +241,8 @@ pub struct Ledger {
     /// Errors as they were told last.
     pub(super) told: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
     pub(super) builder: Builder,
+    /// Service ports, identifiers and operations that plans have looked at.
+    pub(super) work: u64,
 }
 
 impl Ledger {
@@ -271,6 +273,7 @@ impl Ledger {
             reserved_backends: BTreeSet::new(),
             told: BTreeMap::new(),
             builder: Builder::default(),
+            work: 0,
         }
     }
 
@@ -368,6 +371,12 @@ impl Ledger {
             && self.loose.is_empty()
             && self.strays.is_empty()
             && self.addresses.is_settled()
+    }
+
+    /// How much was looked at so far: service ports and identifiers of plans, and their operations. A test compares what an
+    /// event adds in clusters of different sizes.
+    pub const fn work(&self) -> u64 {
+        self.work
     }
 
     /// How much of the limits is taken.

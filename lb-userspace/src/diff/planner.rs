@@ -163,6 +163,7 @@ impl Ledger {
             self.free_strays(&mut draft);
             self.delete_addresses(&mut draft);
         }
+        self.work += (dirty.len() + ids.len() + doomed.len() + draft.steps.len()) as u64;
         if draft.steps.is_empty() {
             for key in dirty.iter().filter(|key| !draft.errors.contains_key(*key)) {
                 self.dirty.remove(key);

@@ -31,9 +31,9 @@ impl Dataplane for Count {
     }
 }
 
-fn manifests() -> String {
+fn manifests(services: u32) -> String {
     let mut text = String::new();
-    for i in 0..SERVICES {
+    for i in 0..services {
         let (high, low) = (i / 250, i % 250 + 1);
         write!(
             text,
@@ -49,7 +49,7 @@ fn manifests() -> String {
 
 #[test]
 fn ten_thousand_services_of_three_endpoints_fit_into_16_mib_of_tables() {
-    let text = manifests();
+    let text = manifests(SERVICES);
     let begin = Instant::now();
     let parsed = parse(&text);
     assert_eq!(parsed.problems, []);
@@ -98,7 +98,7 @@ fn ten_thousand_services_of_three_endpoints_fit_into_16_mib_of_tables() {
     assert!(ledger.is_settled());
 
     let begin = Instant::now();
-    let text = manifests().replace("10.2.20.7]", "10.9.20.7]");
+    let text = manifests(SERVICES).replace("10.2.20.7]", "10.9.20.7]");
     let object = parse(&text)
         .objects
         .into_iter()
@@ -114,4 +114,37 @@ fn ten_thousand_services_of_three_endpoints_fit_into_16_mib_of_tables() {
         begin.elapsed()
     );
     assert_eq!((report.applied, index.work() - work), (4, 1));
+}
+
+/// What one changed endpoint of one Service costs among so many: steps of index, desired and ledger, and operations.
+fn steps(services: u32) -> [u64; 4] {
+    let text = manifests(services);
+    let mut index = Index::new();
+    let parsed = parse(&text).objects;
+    for kind in Kind::ALL {
+        let of_kind = parsed.iter().filter(|located| located.object.kind() == kind);
+        index.reset(kind, of_kind.map(|located| located.object.clone()).collect());
+    }
+    let mut desired = Desired::new(Options::default(), NodeFacts::default());
+    let mut ledger = Ledger::new(Limits::default());
+    let mut kernel = Count::default();
+    ledger.apply(desired.update(&mut index).unwrap().changes);
+    sync(&mut ledger, &mut kernel, Instant::now);
+    let before = [index.work(), desired.work(), ledger.work(), kernel.ops as u64];
+    assert!(before.iter().all(|work| *work >= services.into()), "{before:?}");
+
+    let changed = parse(&text.replace("10.2.0.7]", "10.9.0.7]")).objects;
+    let mut changed = changed.into_iter().filter(|located| !parsed.contains(located));
+    index.apply(changed.next().expect("one object has changed").object);
+    ledger.apply(desired.update(&mut index).unwrap().changes);
+    sync(&mut ledger, &mut kernel, Instant::now);
+    let after = [index.work(), desired.work(), ledger.work(), kernel.ops as u64];
+    std::array::from_fn(|step| after[step] - before[step])
+}
+
+#[test]
+fn one_changed_endpoint_costs_the_same_among_ten_services_and_among_a_thousand() {
+    let few = steps(10);
+    assert_eq!(few, steps(1_000));
+    assert!(few.iter().all(|work| (1..=40).contains(work)), "{few:?}");
 }
