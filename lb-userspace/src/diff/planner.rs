@@ -116,6 +116,7 @@ impl Ledger {
     ///
     /// A plan replaces the one before, which may have been carried out in part.
     pub fn plan(&mut self, now: Instant) -> Plan {
+        self.release(now);
         let all = Portion {
             keys: self.dirty.iter().cloned().collect(),
             next: None,
@@ -176,7 +177,7 @@ impl Ledger {
     }
 
     /// Takes back what the last plan took and nobody carried out, and ends quarantines.
-    fn release(&mut self, now: Instant) {
+    pub(super) fn release(&mut self, now: Instant) {
         for block in std::mem::take(&mut self.reserved_blocks) {
             self.space.give_back(block);
         }

@@ -53,6 +53,8 @@ pub fn sync<D: Dataplane>(
     let mut failures = Failures::default();
     for _ in 0..MOST_PASSES {
         let before = report.applied + report.failures.len();
+        // What is free again may be what a service port waits for.
+        ledger.release(now());
         let mut portion = ledger.portion(None);
         loop {
             let compared_from = now();
