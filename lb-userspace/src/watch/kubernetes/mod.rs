@@ -11,6 +11,8 @@
 //! on a thread of its own: decoding fifty thousand events a second must not hold up the maps.
 
 mod connection;
+#[cfg(test)]
+mod silence_tests;
 mod status;
 mod trouble;
 mod watch;
