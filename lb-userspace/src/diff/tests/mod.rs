@@ -6,6 +6,7 @@ mod limits;
 mod meters;
 mod model;
 mod order;
+mod portions;
 mod properties;
 mod scale;
 
