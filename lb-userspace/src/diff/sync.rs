@@ -51,7 +51,7 @@ pub fn sync<D: Dataplane>(
     };
     let begin = now();
     let mut failures = Failures::default();
-    for _ in 0..MOST_PASSES {
+    'passes: for _ in 0..MOST_PASSES {
         let before = report.applied + report.failures.len();
         // What is free again may be what a service port waits for.
         ledger.release(now());
@@ -75,12 +75,7 @@ pub fn sync<D: Dataplane>(
                     None => break,
                 },
                 Outcome::Again => {}
-                Outcome::GivenUp => {
-                    report.applying = now()
-                        .saturating_duration_since(begin)
-                        .saturating_sub(report.comparing);
-                    return report;
-                }
+                Outcome::GivenUp => break 'passes,
             }
         }
         if report.applied + report.failures.len() == before {
