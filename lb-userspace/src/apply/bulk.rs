@@ -1,14 +1,15 @@
-//! Many operations by a few system calls.
+//! Backends and frontends, however many, by a few system calls.
 
 use std::os::fd::AsFd as _;
 
 use aya::{
     Pod,
     maps::{IterableMap, MapData},
+    sys::SyscallError,
 };
 use lb_common::abi::{Frontend, from_ip, map};
 
-use super::{ApplyError, KernelMaps, encode::frontend_key};
+use super::{ApplyError, KernelMaps, encode::frontend_key, failed};
 use crate::{plan::Op, sys};
 
 impl KernelMaps {
@@ -65,5 +66,8 @@ pub(super) fn write_all<K: Pod, V: Pod>(
         return Ok(());
     }
     let data: &MapData = map.map();
-    sys::update_batch(data.fd().as_fd(), &keys, &values).map_err(|source| ApplyError::Bulk { name, source })
+    sys::update_batch(data.fd().as_fd(), &keys, &values).map_err(|io_error| {
+        let call = "bpf_map_update_batch";
+        failed("write", name)(SyscallError { call, io_error }.into())
+    })
 }

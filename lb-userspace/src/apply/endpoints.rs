@@ -63,20 +63,7 @@ where
         }
     }
 
-    /// A slot is about to hold `key`.
-    fn put(&mut self, index: u32, key: FrontendKey<A>) -> Result<(), ApplyError> {
-        if self.held(index) == Some(key) {
-            return Ok(());
-        }
-        self.free(index)?;
-        if !self.slots.contains_key(&key) {
-            self.map.insert(key, 0, 0).map_err(failed("write", self.name))?;
-        }
-        self.note(index, key);
-        Ok(())
-    }
-
-    /// As [`Self::put`], for many slots.
+    /// Slots are about to hold these.
     fn put_all(&mut self, puts: impl Iterator<Item = (u32, FrontendKey<A>)>) -> Result<(), ApplyError> {
         let puts: Vec<_> = puts
             .filter(|(index, key)| self.held(*index) != Some(*key))
@@ -166,23 +153,7 @@ impl KernelMaps {
         self.learn_addresses()
     }
 
-    /// Writes a slot. Its endpoint is known before the first flow can go there.
-    pub(super) fn put_backend(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {
-        self.known.add(slot.addr)?;
-        self.endpoints.put(index, slot)?;
-        match from_ip(slot.addr) {
-            Either::V4(addr) => self
-                .backends4
-                .set(index, backend(addr, slot), 0)
-                .map_err(failed("write", map::BACKENDS4)),
-            Either::V6(addr) => self
-                .backends6
-                .set(index, backend(addr, slot), 0)
-                .map_err(failed("write", map::BACKENDS6)),
-        }
-    }
-
-    /// As [`Self::put_backend`], for many slots by a few system calls.
+    /// Writes slots by a few system calls. Their endpoints are known before the first flow can go there.
     pub(super) fn put_backends(&mut self, puts: &[(u32, &BackendSlot)]) -> Result<(), ApplyError> {
         for (_, slot) in puts {
             self.known.add(slot.addr)?;
@@ -234,7 +205,7 @@ impl Endpoints {
         }
     }
 
-    /// As [`Self::put`], for many slots.
+    /// Slots are about to hold these.
     fn put_all(&mut self, puts: &[(u32, &BackendSlot)]) -> Result<(), ApplyError> {
         let v4 = puts
             .iter()
@@ -244,12 +215,5 @@ impl Endpoints {
             .iter()
             .filter_map(|(index, slot)| Some((*index, key(from_ip(slot.addr).v6()?, slot))));
         self.v6.put_all(v6)
-    }
-
-    fn put(&mut self, index: u32, slot: &BackendSlot) -> Result<(), ApplyError> {
-        match from_ip(slot.addr) {
-            Either::V4(addr) => self.v4.put(index, key(addr, slot)),
-            Either::V6(addr) => self.v6.put(index, key(addr, slot)),
-        }
     }
 }

@@ -68,14 +68,6 @@ pub enum ApplyError {
         /// What the kernel said.
         source: MapError,
     },
-    /// The kernel refused one of many elements.
-    #[error("write map {name} in bulk: {source}")]
-    Bulk {
-        /// Name of the map.
-        name: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
     /// An index beyond the map: a defect of the planner.
     #[error("map {name} has no element {index}")]
     NoElement {
@@ -226,7 +218,7 @@ impl Dataplane for KernelMaps {
 
     fn apply(&mut self, op: &Op) -> Result<(), ApplyError> {
         match op {
-            Op::PutBackend { index, slot } => self.put_backend(*index, slot),
+            Op::PutBackend { .. } | Op::PutFrontend { .. } => self.put_all(&[op]),
             Op::FreeBackend {
                 family,
                 index,
@@ -237,28 +229,6 @@ impl Dataplane for KernelMaps {
                 name: map::SERVICES,
                 index: *id,
             }),
-            Op::PutFrontend {
-                frontend,
-                service,
-                kind,
-                flags,
-                meter,
-            } => {
-                self.known.add(frontend.addr)?;
-                let value = Frontend::new(*service, *kind)
-                    .with_flags(*flags)
-                    .with_meter(*meter);
-                match from_ip(frontend.addr) {
-                    Either::V4(addr) => self
-                        .frontends4
-                        .insert(frontend_key(addr, frontend), value, 0)
-                        .map_err(failed("write", map::FRONTENDS4)),
-                    Either::V6(addr) => self
-                        .frontends6
-                        .insert(frontend_key(addr, frontend), value, 0)
-                        .map_err(failed("write", map::FRONTENDS6)),
-                }
-            }
             Op::ClearMeter { meter } => self.clear_meter(*meter),
             Op::DeleteFrontend { frontend } => {
                 match from_ip(frontend.addr) {
