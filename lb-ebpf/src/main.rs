@@ -84,9 +84,10 @@ fn packet(ctx: &TcContext, hook: Hook) -> i32 {
         return NEXT;
     };
     let mut skb = Skb::new(ctx);
+    works.frame_len = ctx.len().into();
     let verdict = datapath::process(&mut skb, &Kernel, &Surroundings::new(ctx), hook, works);
     let reason = verdict.reason;
-    maps::count(reason);
+    maps::count(reason, works.frame_len);
     match reason.action() {
         Action::Pass => NEXT,
         Action::Forward => {
@@ -139,13 +140,15 @@ fn early<const PIECES: bool>(ctx: &XdpContext) -> u32 {
         return XDP_PASS;
     };
     let mut frame = Frame::<PIECES>::new(ctx);
-    let surroundings = Surroundings::of_frame(ctx, frame.is_linear());
+    let len = frame.len();
+    works.frame_len = len as u64;
+    let surroundings = Surroundings::of_frame(ctx, frame.is_linear(len));
     let verdict = datapath::process(&mut frame, &Kernel, &surroundings, Hook::Early, works);
     if matches!(verdict.way, Way::Up) {
         return XDP_PASS;
     }
     let reason = verdict.reason;
-    maps::count(reason);
+    maps::count(reason, works.frame_len);
     match verdict.way {
         Way::Route if frame.is_ipv6() => frame.send(works.v6.route.ifindex, &works.v6.route.ethernet),
         Way::Route => frame.send(works.v4.route.ifindex, &works.v4.route.ethernet),

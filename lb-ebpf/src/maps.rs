@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, Meter, NamespaceKind, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink,
+        KnownBit, Meter, NamespaceKind, Range, Service, ServiceNets, SocketKey, SocketPeer, Traffic, Uplink,
     },
     datapath::{Counted, Works},
     limits,
@@ -184,16 +184,16 @@ pub(crate) fn may_answer(now: u64) -> bool {
     *count <= limits::ANSWERS_PER_SECOND
 }
 
-/// Packets and calls by reason.
+/// Packets and calls by reason, with the bytes of the packets.
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Reason::COUNT, 0);
+static COUNTERS: PerCpuArray<Traffic> = PerCpuArray::pinned(Reason::COUNT, 0);
 
-/// Counts one packet or call.
+/// Counts a packet of so many bytes, or a call, which has none.
 #[inline(always)]
-pub(crate) fn count(reason: Reason) {
+pub(crate) fn count(reason: Reason, bytes: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
         // SAFETY: the pointer is to this CPU's counter, which only this program run writes.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        unsafe { (*counter).add(Traffic { packets: 1, bytes }) };
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 /// `ECONNREFUSED`, as helpers take it.
 const ECONNREFUSED: i32 = -111;
+/// How many bytes a call is counted with.
+const NO_PACKET: u64 = 0;
 
 /// The first three words of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
@@ -203,7 +205,7 @@ fn finish(asked: Result<(), Reason>) -> i32 {
         Ok(()) => Reason::SocketRewritten,
         Err(reason) => reason,
     };
-    maps::count(reason);
+    maps::count(reason, NO_PACKET);
     if !matches!(reason.action(), Action::Drop) {
         return ALLOW;
     }
@@ -220,7 +222,7 @@ pub(crate) fn show4(call: &Call) -> i32 {
     if let Some(peer) = socket::shown_peer::<V4, _>(&Kernel, call.cookie(), call.addr4(), call.port()) {
         call.set_addr4(peer.addr);
         call.set_port(peer.port);
-        maps::count(Reason::SocketReplyRestored);
+        maps::count(Reason::SocketReplyRestored, NO_PACKET);
     }
     ALLOW
 }
@@ -233,12 +235,12 @@ pub(crate) fn show6(call: &Call) -> i32 {
         if let Some(peer) = socket::shown_peer::<V4, _>(&Kernel, call.cookie(), addr[3], call.port()) {
             call.set_addr6([MAPPED[0], MAPPED[1], MAPPED[2], peer.addr]);
             call.set_port(peer.port);
-            maps::count(Reason::SocketReplyRestored);
+            maps::count(Reason::SocketReplyRestored, NO_PACKET);
         }
     } else if let Some(peer) = socket::shown_peer::<V6, _>(&Kernel, call.cookie(), addr, call.port()) {
         call.set_addr6(peer.addr);
         call.set_port(peer.port);
-        maps::count(Reason::SocketReplyRestored);
+        maps::count(Reason::SocketReplyRestored, NO_PACKET);
     }
     ALLOW
 }

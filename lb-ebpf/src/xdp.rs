@@ -57,10 +57,10 @@ impl<const PIECES: bool> Frame<PIECES> {
         }
     }
 
-    /// Whether the frame lies in one piece.
+    /// Whether the frame, which is `len` bytes long, lies in one piece.
     #[inline(always)]
-    pub(crate) fn is_linear(&self) -> bool {
-        !PIECES || self.len() == self.first_piece_len()
+    pub(crate) fn is_linear(&self, len: usize) -> bool {
+        !PIECES || len == self.first_piece_len()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! What probes and load balancers are told.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use anyhow::{Result, ensure};
 use lb_testkit::{Lab, Wiring, http_get};
@@ -19,6 +19,8 @@ const HEALTHZ: u16 = 10_256;
 const METRICS: u16 = 10_249;
 /// The health check port of the service `web`.
 const CHECK: u16 = 32_100;
+/// Bytes of a frame that begins a TCP connection: the headers, and 20 bytes of options (Linux).
+const SYN: RangeInclusive<f64> = 74.0..=94.0;
 
 #[test]
 fn probes_are_answered_over_both_families_and_operators_on_the_node_alone() {
@@ -71,11 +73,9 @@ fn probes() -> Result<()> {
             let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
             value.unwrap_or(0.0)
         };
-        ensure!(
-            value(r#"fairlead_packets_total{reason="new_flow",action="forward"}"#) > 0.0,
-            "{}",
-            answer.body
-        );
+        let flows = value(r#"fairlead_packets_total{reason="new_flow",action="forward"}"#);
+        let bytes = value(r#"fairlead_bytes_total{reason="new_flow",action="forward"}"#);
+        ensure!(flows > 0.0 && SYN.contains(&(bytes / flows)), "{}", answer.body);
         ensure!(
             value(r#"fairlead_map_entries{map="FRONTENDS4"}"#) >= 8.0,
             "{}",

@@ -5,7 +5,8 @@ use std::{io, path::Path};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-    FrontendKey, NamespaceKind, Range, SocketKey, SocketPeer, TableRef, Uplink, XdpMode, XdpWhy, map,
+    FrontendKey, NamespaceKind, Range, SocketKey, SocketPeer, TableRef, Traffic, Uplink, XdpMode, XdpWhy,
+    map,
 };
 use thiserror::Error;
 
@@ -108,9 +109,10 @@ pub fn write(root: &Path, out: &mut impl io::Write) -> Result<(), StatusError> {
     maps.ranges::<V4>(map::RANGES4, out)?;
     maps.ranges::<V6>(map::RANGES6, out)?;
     write_flows(&count(maps.0)?, out)?;
-    writeln!(out, "packets and calls")?;
-    for (reason, count) in read_counters(&maps.counters()?)? {
-        writeln!(out, "  {:<24} {count:>12}  {}", reason.name(), reason.help())?;
+    writeln!(out, "packets and calls, with the bytes of the packets")?;
+    for (reason, Traffic { packets, bytes }) in read_counters(&maps.counters()?)? {
+        let (name, help) = (reason.name(), reason.help());
+        writeln!(out, "  {name:<24} {packets:>12} {bytes:>15}  {help}")?;
     }
     Ok(())
 }
@@ -315,7 +317,7 @@ impl Maps<'_> {
         Ok(uplinks)
     }
 
-    fn counters(&self) -> Result<PerCpuArray<MapData, u64>, StatusError> {
+    fn counters(&self) -> Result<PerCpuArray<MapData, Traffic>, StatusError> {
         let name = map::COUNTERS;
         let (data, _) = self.open(name)?;
         PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(|source| StatusError::Map { name, source })

@@ -112,5 +112,6 @@ mod pod {
         ServiceNets<V6>,
         Uplink,
         Meter,
+        Traffic,
     );
 }

@@ -108,7 +108,7 @@ pub mod map {
     pub const CIDRS4: &str = "CIDRS4";
     /// The same for IPv6.
     pub const CIDRS6: &str = "CIDRS6";
-    /// Packets by reason, per CPU: `u32` → `u64`.
+    /// Packets by reason, and their bytes, per CPU: `u32` → `Traffic`.
     pub const COUNTERS: &str = "COUNTERS";
     /// What went through each service port, per CPU: `u32` → `Meter`. Element 0 is nobody's.
     pub const METERS: &str = "METERS";

@@ -73,6 +73,8 @@ pub struct Works {
     pub v4: Work<u32>,
     /// For IPv6.
     pub v6: Work<[u32; 4]>,
+    /// Length of the frame as it came, in bytes.
+    pub frame_len: u64,
 }
 
 /// What is done with a packet, and why.

@@ -136,7 +136,7 @@ impl Theatre {
         Ok(counted
             .iter()
             .find(|(other, _)| *other == reason)
-            .map_or(0, |(_, count)| *count))
+            .map_or(0, |(_, counted)| counted.packets))
     }
 }
 

@@ -9,7 +9,7 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use lb_common::{
-    abi::FrontendKind,
+    abi::{FrontendKind, Traffic},
     bench::Plan,
     datapath::{Hook, Role},
     verdict::Reason,
@@ -195,7 +195,7 @@ impl Bench {
             ..TestRunOptions::new()
         })?;
         let after = kernel.counters()?;
-        let counted = after[case.reason as usize] - before[case.reason as usize];
+        let counted = after[case.reason as usize].packets - before[case.reason as usize].packets;
         let expected = if datapath { u64::from(runs) } else { 0 };
         ensure!(
             counted == expected,
@@ -216,14 +216,14 @@ impl Bench {
 }
 
 /// Which reasons were counted, and how often.
-fn described(before: &[u64], after: &[u64]) -> String {
+fn described(before: &[Traffic], after: &[Traffic]) -> String {
     let counted = before.iter().zip(after).enumerate();
     counted
         .filter(|(_, (before, after))| before != after)
         .map(|(number, (before, after))| {
             let reason = u32::try_from(number).ok().and_then(Reason::from_number);
             let name = reason.map_or_else(|| number.to_string(), |reason| reason.name().to_owned());
-            format!("{name} {}", after - before)
+            format!("{name} {}", after.packets - before.packets)
         })
         .collect::<Vec<_>>()
         .join(", ")

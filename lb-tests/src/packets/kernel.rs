@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, EitherPrefix, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, KnownBit, Meter, Range, Service, ServiceNets, Uplink, XdpMode, XdpWhy, map,
+        FrontendKey, KnownBit, Meter, Range, Service, ServiceNets, Traffic, Uplink, XdpMode, XdpWhy, map,
     },
     datapath::Hook,
     verdict::{Action, Reason},
@@ -173,7 +173,7 @@ impl Kernel {
         self.run_before(case)?;
         let before = self.counters()?;
         let (verdict, packet) = self.test_run(case, &case.packet)?;
-        let reason = only_change(&before, &self.counters()?)?;
+        let reason = only_change(&before, &self.counters()?, case)?;
         let redirected = verdict == REDIRECT && matches!(reason.action(), Action::Forward | Action::Reject);
         let expected = if matches!(reason.action(), Action::Drop | Action::Reject) {
             SHOT
@@ -242,7 +242,7 @@ impl Kernel {
             );
             return Ok(None);
         }
-        let reason = only_change(&before.0, &after.0)?;
+        let reason = only_change(&before.0, &after.0, case)?;
         let expected = match reason.action() {
             Action::Forward => XDP_REDIRECT,
             Action::Reject => XDP_TX,
@@ -294,7 +294,7 @@ impl Kernel {
         let before = self.counters()?;
         let packet = wire.send(&case.packet)?;
         Ok(Outcome {
-            reason: only_change(&before, &self.counters()?)?,
+            reason: only_change(&before, &self.counters()?, case)?,
             packet,
             redirected: false,
             flows: self.flows()?,
@@ -399,11 +399,16 @@ impl Kernel {
         }
     }
 
-    pub(super) fn counters(&self) -> Result<Vec<u64>> {
+    pub(super) fn counters(&self) -> Result<Vec<Traffic>> {
         let counters =
-            PerCpuArray::<&MapData, u64>::try_from(self.bpf.map(map::COUNTERS).context("COUNTERS")?)?;
+            PerCpuArray::<&MapData, Traffic>::try_from(self.bpf.map(map::COUNTERS).context("COUNTERS")?)?;
         (0..Reason::COUNT)
-            .map(|number| Ok(counters.get(&number, 0)?.iter().sum()))
+            .map(|number| {
+                let mut sum = Traffic::default();
+                let of_cpus = counters.get(&number, 0)?;
+                of_cpus.iter().for_each(|of_cpu| sum.add(*of_cpu));
+                Ok(sum)
+            })
             .collect()
     }
 
@@ -471,16 +476,18 @@ impl Kernel {
 }
 
 /// The one reason whose counter moved by one.
-fn only_change(before: &[u64], after: &[u64]) -> Result<Reason> {
-    let changed: Vec<(u32, u64)> = (0u32..)
-        .zip(before.iter().zip(after).map(|(old, new)| new - old))
-        .filter(|(_, by)| *by != 0)
+fn only_change(before: &[Traffic], after: &[Traffic], case: &Case) -> Result<Reason> {
+    let by = |(old, new): (&Traffic, &Traffic)| (new.packets - old.packets, new.bytes - old.bytes);
+    let changed: Vec<(u32, (u64, u64))> = (0u32..)
+        .zip(before.iter().zip(after).map(by))
+        .filter(|(_, by)| *by != (0, 0))
         .collect();
+    let len = case.packet.len() as u64;
     match changed[..] {
-        [(number, 1)] => {
+        [(number, (1, bytes))] if bytes == len => {
             Reason::from_number(number).with_context(|| format!("no reason has the number {number}"))
         }
-        _ => bail!("one counter must move by one, but these moved: {changed:?}"),
+        _ => bail!("one counter must move by a packet of {len} bytes, but these moved: {changed:?}"),
     }
 }
 

@@ -18,7 +18,10 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use lb_common::{
-    abi::{Backend, Either, Frontend, FrontendKey, Meter, Range, Service, ServiceNets, Uplink, from_ip, map},
+    abi::{
+        Backend, Either, Frontend, FrontendKey, Meter, Range, Service, ServiceNets, Traffic, Uplink, from_ip,
+        map,
+    },
     verdict::Reason,
 };
 use thiserror::Error;
@@ -95,7 +98,7 @@ pub struct KernelMaps {
     uplinks: HashMap<MapData, u32, Uplink>,
     cidrs4: Array<MapData, ServiceNets<u32>>,
     cidrs6: Array<MapData, ServiceNets<[u32; 4]>>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Traffic>,
     meters: PerCpuArray<MapData, Meter>,
 }
 
@@ -131,24 +134,25 @@ impl KernelMaps {
         })
     }
 
-    /// How often each reason was counted, over all CPUs; reasons that never happened are left out.
+    /// As [`read_counters`].
     ///
     /// # Errors
     ///
     /// If the map cannot be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, ApplyError> {
+    pub fn counters(&self) -> Result<Vec<(Reason, Traffic)>, ApplyError> {
         read_counters(&self.counters)
     }
 }
 
-/// How often each reason was counted, over all CPUs; reasons that never happened are left out.
+/// How often each reason was counted, over all CPUs, and the bytes of these packets (of whole frames; calls of processes have
+/// none); reasons that never happened are left out.
 ///
 /// # Errors
 ///
 /// If the map cannot be read.
 pub fn read_counters<T: std::borrow::Borrow<MapData>>(
-    counters: &PerCpuArray<T, u64>,
-) -> Result<Vec<(Reason, u64)>, ApplyError> {
+    counters: &PerCpuArray<T, Traffic>,
+) -> Result<Vec<(Reason, Traffic)>, ApplyError> {
     let mut counted = Vec::new();
     for reason in Reason::ALL {
         let values = counters
@@ -158,8 +162,9 @@ pub fn read_counters<T: std::borrow::Borrow<MapData>>(
                 name: map::COUNTERS,
                 source,
             })?;
-        let total = values.iter().sum();
-        if total > 0 {
+        let mut total = Traffic::default();
+        values.iter().for_each(|of_cpu| total.add(*of_cpu));
+        if total.packets > 0 {
             counted.push((*reason, total));
         }
     }

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use aya::maps::{Map, MapData, PerCpuArray};
-use lb_common::{abi::map, datapath::Ports, verdict::Reason};
+use lb_common::{
+    abi::{Traffic, map},
+    datapath::Ports,
+    verdict::Reason,
+};
 use tracing::{debug, info, warn};
 
 use super::{FlowsError, Found};
@@ -28,7 +32,7 @@ const FULL: [(Reason, &str); 2] = [
 
 /// What was told already.
 pub(super) struct Watch {
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Traffic>,
     dropped: [u64; FULL.len()],
     ports: Ports,
     /// By family, whether it was told that the table is nearly full.
@@ -57,7 +61,7 @@ impl Watch {
         let counted = read_counters(&self.counters)?;
         Ok(FULL.map(|(reason, _)| {
             let found = counted.iter().find(|(counted, _)| *counted == reason);
-            found.map_or(0, |(_, packets)| *packets)
+            found.map_or(0, |(_, counted)| counted.packets)
         }))
     }
 

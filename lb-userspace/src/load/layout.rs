@@ -4,7 +4,7 @@ use aya::maps::{MapInfo, MapType, lpm_trie};
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        KnownBit, Meter, Range, Service, ServiceNets, SocketKey, SocketPeer, Uplink, map,
+        KnownBit, Meter, Range, Service, ServiceNets, SocketKey, SocketPeer, Traffic, Uplink, map,
     },
     limits,
     verdict::Reason,
@@ -95,7 +95,7 @@ impl Sizes {
             of::<u32, Uplink>(map::UPLINKS, limits::UPLINKS),
             of::<u32, ServiceNets<V4>>(map::CIDRS4, 1),
             of::<u32, ServiceNets<V6>>(map::CIDRS6, 1),
-            of::<u32, u64>(map::COUNTERS, Reason::COUNT),
+            of::<u32, Traffic>(map::COUNTERS, Reason::COUNT),
             of::<u32, Meter>(map::METERS, u32::from(self.meters) + 1),
         ]
     }

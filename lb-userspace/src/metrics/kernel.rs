@@ -12,7 +12,8 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
 };
 use lb_common::abi::{
-    Affinity, AffinityKey, Fragment, FragmentKey, Frontend, FrontendKey, Meter, SocketKey, SocketPeer, map,
+    Affinity, AffinityKey, Fragment, FragmentKey, Frontend, FrontendKey, Meter, SocketKey, SocketPeer,
+    Traffic, map,
 };
 use tracing::debug;
 
@@ -35,7 +36,7 @@ const BATCH: usize = 1_024;
 /// The pinned maps.
 pub(crate) struct Kernel {
     maps: PathBuf,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Traffic>,
     meters: PerCpuArray<MapData, Meter>,
     read: Option<Instant>,
 }

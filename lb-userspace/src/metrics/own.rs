@@ -1,7 +1,9 @@
 //! Fairlead's own metrics.
 
+use std::sync::atomic::Ordering;
+
 use lb_common::{
-    abi::map,
+    abi::{Traffic, map},
     flow::State,
     verdict::{Action, Reason},
 };
@@ -30,6 +32,8 @@ use crate::{
 pub struct Own {
     /// Packets and calls by reason and what is done with them.
     packets: Family<Labels, Counter>,
+    /// Bytes of these packets.
+    bytes: Family<Labels, Counter>,
     /// Flows by family and state.
     flows: Family<Labels, Gauge>,
     flow_entries: Gauges,
@@ -64,6 +68,7 @@ impl Own {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let this = Self {
             packets: Family::default(),
+            bytes: Family::default(),
             flows: Family::default(),
             flow_entries: Family::default(),
             flow_capacity: Family::default(),
@@ -95,6 +100,11 @@ impl Own {
             "packets",
             "Packets, and calls of processes, by what was decided and why",
             self.packets.clone(),
+        );
+        registry.register(
+            "bytes",
+            "Bytes of these packets, their Ethernet headers included",
+            self.bytes.clone(),
         );
         registry.register(
             "flows",
@@ -178,17 +188,19 @@ impl Own {
         registry.register("build_info", "1, with the version of the agent", build);
     }
 
-    /// What the kernel has counted, over all CPUs. Reasons that are left out were never met.
-    pub fn set_packets(&self, counted: &[(Reason, u64)]) {
-        for (reason, packets) in counted {
+    /// What the kernel has counted, over all CPUs. Reasons that are left out were never met, and calls have no bytes.
+    pub fn set_packets(&self, counted: &[(Reason, Traffic)]) {
+        for (reason, Traffic { packets, bytes }) in counted {
             let labels = [
                 ("reason", reason.name()),
                 ("action", action_name(reason.action())),
             ];
-            let counter = self.packets.get_or_create(&labels);
-            counter
-                .inner()
-                .store(*packets, std::sync::atomic::Ordering::Relaxed);
+            for (family, value) in [(&self.packets, *packets), (&self.bytes, *bytes)] {
+                if value > 0 {
+                    let counter = family.get_or_create(&labels);
+                    counter.inner().store(value, Ordering::Relaxed);
+                }
+            }
         }
     }
 

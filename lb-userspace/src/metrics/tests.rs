@@ -100,7 +100,12 @@ fn told() -> Telemetry {
     telemetry.flows(&[found.clone(), found]);
     let own = &telemetry.metrics().own;
     own.set_snat_ports(100);
-    own.set_packets(&[(Reason::NewFlow, 7), (Reason::NoEndpoints, 1)]);
+    let counted = |packets, bytes| Traffic { packets, bytes };
+    own.set_packets(&[
+        (Reason::NewFlow, counted(7, 4_200)),
+        (Reason::NoEndpoints, counted(1, 74)),
+        (Reason::SocketRewritten, counted(3, 0)),
+    ]);
     own.set_map("FRONTENDS4", 1, 8);
     let port = |family| ServicePortKey {
         service: ServiceName {
@@ -150,6 +155,9 @@ fn figures_arrive_under_their_labels() {
     for line in [
         r#"fairlead_packets_total{reason="new_flow",action="forward"} 7"#,
         r#"fairlead_packets_total{reason="no_endpoints",action="reject"} 1"#,
+        r#"fairlead_packets_total{reason="socket_rewritten",action="forward"} 3"#,
+        r#"fairlead_bytes_total{reason="new_flow",action="forward"} 4200"#,
+        r#"fairlead_bytes_total{reason="no_endpoints",action="reject"} 74"#,
         r#"fairlead_flows{ip_family="IPv6",state="tcp_established"} 1"#,
         r#"fairlead_serving{state="current"} 1"#,
         r#"fairlead_serving{state="pinned"} 0"#,
@@ -181,6 +189,16 @@ fn series_go_with_their_service() {
     assert!(
         text.lines()
             .any(|line| line == "fairlead_service_ports_left_out 0")
+    );
+}
+
+#[test]
+fn calls_of_processes_have_no_bytes() {
+    let text = told().metrics().text(Format::Prometheus);
+    let calls: Vec<_> = text.lines().filter(|line| line.contains("socket_")).collect();
+    assert!(
+        matches!(calls[..], [only] if only.starts_with("fairlead_packets_total")),
+        "{calls:?}"
     );
 }
 
