@@ -261,6 +261,21 @@ impl Container {
         Ok((status.success(), self.process.log()))
     }
 
+    /// Runs a program in the container, with the container's capabilities, as `kubectl exec` does; what it prints.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn exec(&self, words: &[&str]) -> Result<String> {
+        output(
+            Command::new("runc")
+                .arg("--root")
+                .arg(&self.state)
+                .args(["exec", &self.id])
+                .args(words),
+        )
+    }
+
     /// What the kernel says of the agent's process: `/proc/PID/status`.
     ///
     /// # Errors

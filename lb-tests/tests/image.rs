@@ -13,6 +13,9 @@ use lb_tests::{
 /// Where the container sees the manifests.
 const MANIFESTS: &str = "/run/fairlead/manifests";
 
+/// The words of docs/kubernetes.md.
+const STATUS: [&str; 4] = ["/fairlead", "status", "--bpffs", "/run/fairlead/bpf/fairlead"];
+
 /// What the lab's agents are told besides.
 const MORE: [&str; 5] = [
     "--manifests=/run/fairlead/manifests",
@@ -85,6 +88,15 @@ fn the_image_serves_with_the_capabilities_mounts_and_root_of_the_daemon_set() ->
         ensure!(has == expected, "{set} {has:x}, expected {expected:x}");
     }
     ensure!(field("NoNewPrivs:") == Some("1"));
+    let shown = container.exec(&STATUS)?;
+    let line = |device: &str, role: &str| {
+        let mut lines = shown.lines();
+        lines.any(|line| line.trim_start().starts_with(device) && line.ends_with(role))
+    };
+    ensure!(
+        line("eth0", "as an uplink") && line("veth-", "as a workload") && shown.contains("new_flow"),
+        "{shown}"
+    );
     Ok(())
 }
 

@@ -2,11 +2,17 @@
 
 use std::{io, path::Path};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
-use lb_common::abi::{
-    Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-    FrontendKey, NamespaceKind, Range, SocketKey, SocketPeer, TableRef, Traffic, Uplink, XdpMode, XdpWhy,
-    map,
+use aya::{
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    programs::ProgramInfo,
+};
+use lb_common::{
+    abi::{
+        Affinity, AffinityKey, Backend, BackendFlags, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+        FrontendKey, NamespaceKind, Range, SocketKey, SocketPeer, TableRef, Traffic, Uplink, XdpMode, XdpWhy,
+        map,
+    },
+    datapath::{Hook, Role},
 };
 use thiserror::Error;
 
@@ -14,6 +20,7 @@ use crate::{
     apply::{ApplyError, read_counters},
     attach::{DeviceLink, list_cgroup_hooks, list_devices, list_filtered_devices},
     flows::{FlowsError, Found, count},
+    load::tc_program,
     pins,
     sys::{LinkInfo, MappedArray},
 };
@@ -162,7 +169,7 @@ fn write_attachments(
     }
     for link in devices {
         let state = state(link.info, |info| info.ifindex != 0);
-        let role = link.info.map_or("", |info| role(info.program_id));
+        let role = link.info.map_or("", |info| role(root, info.program_id));
         writeln!(out, "  {:<16} {:<8} {state}{role}", link.device, link.direction())?;
     }
     for device in list_filtered_devices(&pins::below(root, "filters")) {
@@ -184,15 +191,19 @@ fn write_attachments(
     Ok(())
 }
 
-/// What a device is to the ingress program on it; the agent's log says why.
-fn role(program_id: u32) -> &'static str {
-    let programs = aya::programs::loaded_programs().filter_map(Result::ok);
-    let mut ours = programs.filter(|program| program.id() == program_id);
-    // The kernel keeps 15 bytes of a name.
-    match ours.next().as_ref().and_then(|program| program.name_as_str()) {
-        Some(name) if name.starts_with("fl_ingress_upl") => ", as an uplink",
-        Some(name) if name.starts_with("fl_ingress_wor") => ", as a workload",
-        _ => "",
+/// What a device is to the ingress program on it; the agent's log says why. The program is found by its pin: to ask the
+/// kernel for one by its number takes `CAP_SYS_ADMIN`.
+fn role(root: &Path, program_id: u32) -> &'static str {
+    let is = |role| {
+        let pin = pins::below(root, "progs").join(tc_program(Hook::Ingress(role)));
+        ProgramInfo::from_pin(pin).is_ok_and(|program| program.id() == program_id)
+    };
+    if is(Role::Uplink) {
+        ", as an uplink"
+    } else if is(Role::Workload) {
+        ", as a workload"
+    } else {
+        ""
     }
 }
 
