@@ -267,13 +267,9 @@ impl Container {
     ///
     /// If it fails.
     pub fn exec(&self, words: &[&str]) -> Result<String> {
-        output(
-            Command::new("runc")
-                .arg("--root")
-                .arg(&self.state)
-                .args(["exec", &self.id])
-                .args(words),
-        )
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(&self.state);
+        Ok(output(command.args(["exec", &self.id]).args(words))?)
     }
 
     /// What the kernel says of the agent's process: `/proc/PID/status`.
