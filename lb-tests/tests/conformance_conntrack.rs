@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{
-    Capture, Connection, Host, Server,
+    Capture, Connection, Host,
     packet::{self, flags},
 };
 use lb_tests::{
@@ -146,11 +146,7 @@ fn datagrams_reach_a_server_that_turns_ready() -> Result<()> {
 fn datagrams_follow_the_target_port() -> Result<()> {
     let mut play = Play::new()?;
     let pod = play.lab().pod(2, 1).clone();
-    let mut second = pod.clone();
-    second.name = "the-second-server".to_owned();
-    play.stop(&pod);
-    let _first = Server::start(&pod, 8080)?;
-    let _second = Server::start(&second, 8081)?;
+    let second = play.serve_apart(&pod)?;
     play.cluster.pod(&pod, "web")?;
     let talkers = talkers(&play)?;
     for (target, server) in [(8080, &pod), (8081, &second), (8080, &pod)] {

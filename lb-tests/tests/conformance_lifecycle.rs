@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 use lb_testkit::Host;
 use lb_tests::{
     agent::{at_once, eventually},
-    cluster::{Over, Play, WITHIN, answered_by, answered_over, pod_of, stays_over},
-    stage::at,
+    cluster::{Over, Play, WITHIN, addresses, answered_by, answered_over, pod_of, stays_over},
     traffic::{requests, under_traffic},
 };
 use serde_json::json;
@@ -39,9 +38,9 @@ fn blue_turns_green_without_a_lost_request() -> Result<()> {
     };
     ready(blue, true)?;
     only(blue)?;
-    let outside = at(lab.node(1).v4, web.node_ports[0]);
-    answered_by(&[lab.client()], &[outside], &[blue])?;
-    let mut clients = vec![requests(lab.client(), outside)];
+    let outside = addresses(lab.node(1), web.node_ports[0]);
+    answered_by(&[lab.client()], &outside, &[blue])?;
+    let mut clients = Vec::from(outside.map(|addr| requests(lab.client(), addr)));
     for client in &inside[..2] {
         clients.extend(web.at(80).into_iter().map(|addr| requests(client, addr)));
     }
@@ -93,12 +92,17 @@ fn affinity_ends_when_a_client_stays_away_for_its_timeout() -> Result<()> {
         "type": "NodePort", "sessionAffinity": "ClientIP",
         "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": AFFINITY.as_secs()}},
     }))?;
-    let node_port = at(lab.node(2).v4, web.node_ports[0]);
-    let questions: Vec<(&Host, SocketAddr)> = vec![
-        (lab.pod(1, 1), web.at(80)[0]),
-        (lab.node(1), web.at(80)[1]),
-        (lab.client(), node_port),
+    // A client's address has one endpoint for both kinds of addresses: whoever asks at one does not ask at the other.
+    let node_ports = addresses(lab.node(1), web.node_ports[0]).to_vec();
+    let clients = [
+        (lab.pod(1, 1), web.at(80)),
+        (lab.node(1), web.at(80)),
+        (lab.pod(2, 3), node_ports.clone()),
+        (lab.client(), node_ports),
     ];
+    let questions = clients
+        .into_iter()
+        .flat_map(|(client, addrs)| addrs.into_iter().map(move |addr| (client, addr)));
     let met = at_once(questions, |(client, addr)| meets_another(client, addr));
     met.into_iter().collect()
 }

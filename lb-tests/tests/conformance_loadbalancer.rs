@@ -201,8 +201,10 @@ fn policy_local_serves_at_just_those_nodes_that_have_an_endpoint() -> Result<()>
             let pod = lab.pod(node, if node == 1 { 1 } else { 2 });
             answered_over(&Over::ALL, &[pod, lab.node(node)], &addrs, &[endpoint])?;
             if pod.name != endpoint.name {
-                let answer = http_get(pod, addrs[0])?;
-                ensure!(answer.client.ip() == pod.v4, "{answer:?}");
+                for addr in addrs {
+                    let answer = http_get(pod, addr)?;
+                    ensure!(answer.client.ip() == address(pod, addr), "{answer:?}");
+                }
             }
         }
         cluster.delete_pod(endpoint)?;

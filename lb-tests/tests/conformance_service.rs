@@ -92,7 +92,9 @@ fn one_port_serves_several_protocols() -> Result<()> {
     cluster.change("web", &json!({"ports": [both[1]]}))?;
     refused(&play.clients(), &web.at(53))?;
     for client in play.clients() {
-        ensure!(udp_ask(client, web.at(53)[0], false)?.server == near.name);
+        for addr in web.at(53) {
+            ensure!(udp_ask(client, addr, false)?.server == near.name);
+        }
     }
     Ok(())
 }
@@ -188,7 +190,7 @@ fn an_external_ip_that_no_node_has_is_served() -> Result<()> {
 #[test]
 fn external_names_become_services_and_back() -> Result<()> {
     let play = Play::new()?;
-    let (cluster, clients, lab) = (&play.cluster, play.clients(), play.lab());
+    let (cluster, clients) = (&play.cluster, play.clients());
     play.pods("web")?;
     cluster.api.create_service(
         "web",
@@ -197,18 +199,24 @@ fn external_names_become_services_and_back() -> Result<()> {
     for kind in ["ClusterIP", "NodePort"] {
         cluster.change(
             "web",
-            &json!({"type": kind, "externalName": null, "selector": {"app": "web"}, "ports": Play::ports(80)}),
+            &json!({
+                "type": kind, "externalName": null, "selector": {"app": "web"}, "ports": Play::ports(80),
+                "ipFamilyPolicy": "PreferDualStack",
+            }),
         )?;
         let web = cluster.allocated("web")?;
         answered_by(&clients, &web.at(80), &play.servers()).with_context(|| kind.to_owned())?;
         let mut addrs = web.at(80);
-        addrs.extend(web.node_ports.first().map(|port| at(lab.node(1).v4, *port)));
+        if let Some(port) = web.node_ports.first() {
+            addrs.extend(cluster.at_nodes(*port));
+        }
+        ensure!(addrs.len() == if kind == "NodePort" { 6 } else { 2 }, "{addrs:?}");
         answered_by(&clients, &addrs, &play.servers())?;
         cluster.change(
             "web",
             &json!({
                 "type": "ExternalName", "externalName": "web.example", "clusterIP": null, "clusterIPs": null,
-                "selector": null, "ports": null,
+                "selector": null, "ports": null, "ipFamilies": null, "ipFamilyPolicy": null,
             }),
         )?;
         unanswered(&clients, &addrs).with_context(|| format!("{kind} became ExternalName"))?;
@@ -246,12 +254,11 @@ fn a_new_service_cidr_is_served() -> Result<()> {
     play.pods("web")?;
     cluster.api.create(json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-        "metadata": {"name": "second"}, "spec": {"cidrs": ["10.97.0.0/24"]},
+        "metadata": {"name": "second"}, "spec": {"cidrs": ["10.97.0.0/24", "fd00:10:97::/112"]},
     }))?;
-    let web = play.web(&json!({
-        "clusterIP": "10.97.0.10", "clusterIPs": ["10.97.0.10"], "ipFamilyPolicy": "SingleStack",
-        "ipFamilies": ["IPv4"],
-    }))?;
+    let ips = ["10.97.0.10", "fd00:10:97::10"];
+    let web = play.web(&json!({"clusterIP": ips[0], "clusterIPs": ips}))?;
     answered_by(&play.clients(), &web.at(80), &play.servers())?;
-    unanswered(&play.clients(), &[at([10, 97, 0, 11], 80)]).context("nobody has that address")
+    let nobodys = ["10.97.0.11", "fd00:10:97::11"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    unanswered(&play.clients(), &nobodys.map(|ip| at(ip, 80))).context("nobody has these addresses")
 }

@@ -164,6 +164,22 @@ impl Play {
         Ok(())
     }
 
+    /// Starts the servers of a pod anew, that of port 8081 under a name of its own: the host that is returned has it. So
+    /// answers tell which port was asked.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot listen.
+    pub fn serve_apart(&mut self, pod: &Host) -> Result<Host> {
+        self.stop(pod);
+        let mut second = pod.clone();
+        second.name.push_str("-second");
+        for (host, port) in [pod, &second].into_iter().zip(PORTS) {
+            self.servers.push((pod.name.clone(), Server::start(host, port)?));
+        }
+        Ok(second)
+    }
+
     /// Starts servers on all nodes too, for pods with the host's network.
     ///
     /// # Errors
