@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
-use anyhow::{Result, ensure};
-use lb_testkit::{Lab, Wiring, http_get};
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Lab, Server, Wiring, http_get};
 use lb_tests::{
     agent::{Agent, Folder, eventually},
     cluster::{Cluster, addresses, health_checks},
@@ -12,6 +12,7 @@ use lb_tests::{
     stage::{NODE_PORT, Stage, at, web},
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 /// How soon a change must be told; a machine may be slow.
 const SOON: Duration = Duration::from_secs(20);
@@ -130,6 +131,64 @@ fn a_health_check_port_tells_each_nodes_ready_endpoints_by_family() -> Result<()
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn a_node_that_is_to_go_fails_its_probe_and_serves_on() -> Result<()> {
+    let cluster = Cluster::new(Wiring::Routed)?;
+    let (lab, api) = (&cluster.lab, &cluster.api);
+    let (node, pod) = (lab.node(1), lab.pod(1, 2));
+    let _server = Server::start(pod, 8080)?;
+    let manifest = Manifest::new("web", 10)
+        .port(80, 8080, Some(NODE_PORT))
+        .endpoint(pod, &node.name)
+        .balancer(&["198.51.100.7", "2001:db8:51::7"])
+        .with("externalTrafficPolicy: Local")
+        .with(&format!("healthCheckNodePort: {CHECK}"));
+    cluster.apply(&manifest)?;
+    let _agent = cluster.agent(1, &[])?;
+    let tells = |eligible: bool| -> Result<()> {
+        for addr in addresses(node, HEALTHZ) {
+            eventually(SOON, || {
+                let answer = get(lab.client(), addr, "/healthz")?;
+                ensure!(answer.status == if eligible { 200 } else { 503 }, "{answer:?}");
+                let body = answer.json()?;
+                ensure!(body["nodeEligible"] == eligible, "{answer:?}");
+                ensure!(body["healthy"] == true, "the proxy itself is well: {answer:?}");
+                Ok(())
+            })?;
+            let live = get(lab.client(), addr, "/livez")?;
+            ensure!(live.status == 200, "the agent is not to be restarted: {live:?}");
+            ensure!(live.json()?["nodeEligible"] == Value::Null, "{live:?}");
+        }
+        // Load balancers learn it by /healthz; a Service's port tells of endpoints and of the proxy.
+        health_checks(lab, 1, CHECK, 1)?;
+        for addr in web().into_iter().chain(addresses(node, NODE_PORT)) {
+            http_get(lab.pod(1, 1), addr)?;
+        }
+        for addr in addresses(node, NODE_PORT) {
+            http_get(lab.client(), addr)?;
+        }
+        Ok(())
+    };
+    let change = |change: Value| api.patch("nodes", &node.name, &change).map(drop);
+    let taint = |key: &str| json!([{"key": key, "effect": "NoSchedule"}]);
+    let doomed = "ToBeDeletedByClusterAutoscaler";
+
+    tells(true).context("at first")?;
+    change(json!({"spec": {"taints": taint(doomed)}}))?;
+    tells(false).with_context(|| doomed.to_owned())?;
+    change(json!({"spec": {"taints": taint("node.kubernetes.io/unschedulable")}}))?;
+    tells(true).context("another taint")?;
+    change(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"taints": null}}))?;
+    tells(false).context("being deleted")?;
+    api.delete("nodes", &node.name)?;
+    api.create_node(&node.name, &[node.v4.into(), node.v6.into()], None)?;
+    tells(true).context("a new one of its name")?;
+    api.delete("nodes", &node.name)?;
+    tells(false).context("missing")?;
+    api.create_node(&node.name, &[node.v4.into(), node.v6.into()], None)?;
+    tells(true).context("here again")
 }
 
 #[test]
