@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod container;
 pub mod deploy;
 pub mod flow_tables;
+pub mod follower;
 pub mod fuzz;
 pub mod http;
 pub mod kernel_view;
