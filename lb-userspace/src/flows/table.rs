@@ -1,6 +1,6 @@
 //! A hash map that is walked through in small steps.
 
-use std::{io, os::fd::AsFd as _, path::Path};
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     Pod,
@@ -8,10 +8,7 @@ use aya::{
 };
 
 use super::FlowsError;
-use crate::sys::{self, Place};
-
-/// Elements that a step begins with room for. A bucket of the kernel's table holds one or two.
-const ROOM: usize = 1_024;
+use crate::sys::{Place, Steps};
 
 /// Elements, and where to go on; none at the end.
 type Step<K, V> = (Vec<(K, V)>, Option<Place>);
@@ -21,8 +18,7 @@ pub(super) struct Table<K: Pod, V: Pod> {
     pub(super) name: &'static str,
     pub(super) capacity: u32,
     map: HashMap<MapData, K, V>,
-    keys: Vec<K>,
-    values: Vec<V>,
+    steps: Steps<K, V>,
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
@@ -41,29 +37,16 @@ impl<K: Pod, V: Pod> Table<K, V> {
             name,
             capacity,
             map,
-            keys: vec![key; ROOM],
-            values: vec![value; ROOM],
+            steps: Steps::new(key, value),
         })
     }
 
     /// Some of the elements behind `after`.
     pub(super) fn step(&mut self, after: Option<Place>) -> Result<Step<K, V>, FlowsError> {
-        loop {
-            let fd = self.map.map().fd().as_fd();
-            match sys::lookup_batch(fd, after, &mut self.keys, &mut self.values) {
-                Ok((count, next)) => {
-                    let read = self.keys.iter().zip(&self.values).take(count);
-                    return Ok((read.map(|(key, value)| (*key, *value)).collect(), next));
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    let room = self.keys.len() * 2;
-                    let (key, value) = (self.keys[0], self.values[0]);
-                    self.keys.resize(room, key);
-                    self.values.resize(room, value);
-                }
-                Err(source) => return Err(self.failed(source)),
-            }
-        }
+        let name = self.name;
+        let read = self.steps.step(self.map.map().fd().as_fd(), after);
+        let (read, next) = read.map_err(|source| FlowsError::Read { name, source })?;
+        Ok((read.collect(), next))
     }
 
     /// The value of a key. Looking does not keep it from being evicted.
@@ -83,13 +66,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 name: self.name,
                 source,
             }),
-        }
-    }
-
-    fn failed(&self, source: io::Error) -> FlowsError {
-        FlowsError::Read {
-            name: self.name,
-            source,
         }
     }
 }

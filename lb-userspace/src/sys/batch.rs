@@ -31,6 +31,61 @@ struct BatchAttr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u32);
 
+impl Place {
+    /// The place from which a walk through an array goes on with `index`; none for its beginning.
+    pub const fn before(index: u32) -> Option<Self> {
+        match index.checked_sub(1) {
+            Some(last) => Some(Self(last)),
+            None => None,
+        }
+    }
+}
+
+/// Elements that a step begins with room for. A bucket of the kernel's table holds one or two.
+const ROOM: usize = 1_024;
+
+/// Room for the elements of one step of a walk through a map.
+#[derive(Debug)]
+pub struct Steps<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<K: Pod, V: Pod> Steps<K, V> {
+    /// Room, filled with any key and value of the map's.
+    pub fn new(key: K, value: V) -> Self {
+        Self {
+            keys: vec![key; ROOM],
+            values: vec![value; ROOM],
+        }
+    }
+
+    /// Some of the elements behind `after`, and where to go on; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn step(
+        &mut self,
+        map: BorrowedFd<'_>,
+        after: Option<Place>,
+    ) -> io::Result<(impl Iterator<Item = (K, V)>, Option<Place>)> {
+        let (count, next) = loop {
+            match lookup_batch(map, after, &mut self.keys, &mut self.values) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    let room = self.keys.len() * 2;
+                    let (key, value) = (self.keys[0], self.values[0]);
+                    self.keys.resize(room, key);
+                    self.values.resize(room, value);
+                }
+                read => break read?,
+            }
+        };
+        let read = self.keys.iter().zip(&self.values).take(count);
+        Ok((read.map(|(key, value)| (*key, *value)), next))
+    }
+}
+
 /// Copies the elements of the next buckets into `keys` and `values`, from `after` on or from the beginning. Returns how
 /// many there were, and the place to go on from; none at the end. In an LRU map, looking does not count as use.
 ///

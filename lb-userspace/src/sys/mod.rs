@@ -12,7 +12,7 @@ mod mapped;
 use std::{ffi::c_int, io, os::fd::AsRawFd as _};
 
 pub use self::{
-    batch::{Place, lookup_batch, update_batch},
+    batch::{Place, Steps, lookup_batch, update_batch},
     bpf::{
         AttachType, LinkInfo, Target, link_create, link_detach, link_info, link_update, open_pinned, pin,
         tcx_links,
