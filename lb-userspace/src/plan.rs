@@ -7,6 +7,8 @@
 //! Addresses and ports are in their ordinary form here (`IpAddr`, ports in host order). Whoever applies a plan
 //! turns them into the form that maps hold ([`lb_common::abi`]).
 
+mod read_back;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -15,6 +17,8 @@ use std::{
 
 use ipnet::IpNet;
 pub use lb_common::abi::{FrontendFlags, FrontendKind, TableRef};
+
+pub use self::read_back::{Differences, How, ReadBack};
 
 /// An address family. Backend indexes are per family: index 7 of IPv4 and index 7 of IPv6 are two backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,6 +11,7 @@
 //! loop.
 
 mod agent;
+mod audit;
 mod caution;
 mod node;
 mod stop;

@@ -35,7 +35,7 @@ use crate::{
     index::{Changes, ServiceName},
     load::Sizes,
     metrics::{Format, Metrics, kernel::Kernel},
-    plan::Family,
+    plan::{Differences, Family},
     status::StatusError,
     watch::ApiState,
 };
@@ -234,6 +234,11 @@ impl Telemetry {
             .kube_proxy
             .synced(report, &waiting.triggers, now.wall);
         self.0.metrics.own.synced(report);
+    }
+
+    /// Entries of maps were not as the agent had written them, and are put right.
+    pub fn repaired(&self, found: &Differences) {
+        self.0.metrics.own.repaired(found);
     }
 
     /// What the kernel forwards by.

@@ -7,28 +7,33 @@ use std::{collections::HashMap as Counts, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData},
+    maps::{HashMap, MapData, MapError},
 };
 use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
+    audit::step,
     bulk::write_all,
     encode::{backend, free_backend},
     failed, gone,
 };
-use crate::plan::{BackendSlot, Family, Snapshot, SnapshotBackend};
+use crate::{
+    plan::{BackendSlot, Differences, Family, How, Snapshot, SnapshotBackend},
+    sys::{Place, Steps},
+};
 
 /// How many slots are taken in at once when the agent starts.
 const MOST: usize = 4_096;
 
 /// ENDPOINTS4 and ENDPOINTS6.
 pub(super) struct Endpoints {
-    v4: OfFamily<V4>,
-    v6: OfFamily<V6>,
+    pub(super) v4: OfFamily<V4>,
+    pub(super) v6: OfFamily<V6>,
 }
 
-struct OfFamily<A> {
+/// That of one family.
+pub(super) struct OfFamily<A> {
     name: &'static str,
     map: HashMap<MapData, FrontendKey<A>, u32>,
     /// The endpoint that each slot of BACKENDS holds, up to the last that held one.
@@ -51,7 +56,7 @@ impl Endpoints {
 
 impl<A> OfFamily<A>
 where
-    A: Copy + Eq + std::hash::Hash + 'static,
+    A: Copy + Default + Eq + std::hash::Hash + 'static,
     FrontendKey<A>: Pod,
 {
     fn new(name: &'static str, map: HashMap<MapData, FrontendKey<A>, u32>) -> Self {
@@ -113,15 +118,54 @@ where
 
     /// Removes what no slot holds: an agent that was killed left it.
     fn sweep(&mut self) -> Result<(), ApplyError> {
-        let present: Vec<_> = self
-            .map
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(failed("read", self.name))?;
-        for key in present.iter().filter(|key| !self.slots.contains_key(key)) {
-            gone(self.map.remove(key), self.name)?;
+        let (mut found, mut after) = (Differences::default(), None);
+        loop {
+            after = self.remove_strays(after, &mut found)?;
+            if after.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Puts back endpoints that are not there any more, of those that `most` slots from `from` on hold. Returns where to go
+    /// on.
+    pub(super) fn mend(
+        &mut self,
+        from: usize,
+        most: usize,
+        found: &mut Differences,
+    ) -> Result<Option<usize>, ApplyError> {
+        let next = from.saturating_add(most).min(self.by_index.len());
+        let held = self.by_index.get(from..next).unwrap_or_default();
+        for key in held.iter().flatten() {
+            match self.map.get(key, 0) {
+                Ok(_) => {}
+                Err(MapError::KeyNotFound) => {
+                    self.map.insert(key, 0, 0).map_err(failed("write", self.name))?;
+                    found.note(self.name, How::Lost);
+                }
+                Err(source) => return Err(failed("read", self.name)(source)),
+            }
+        }
+        Ok((next < self.by_index.len()).then_some(next))
+    }
+
+    /// Removes what no slot holds, of the elements of one step behind `after`. Returns where to go on.
+    pub(super) fn remove_strays(
+        &mut self,
+        after: Option<Place>,
+        found: &mut Differences,
+    ) -> Result<Option<Place>, ApplyError> {
+        let mut steps = Steps::new(FrontendKey::default(), 0u32);
+        let (elements, next) = step(&mut steps, &self.map, self.name, after)?;
+        let strays = elements
+            .map(|(key, _)| key)
+            .filter(|key| !self.slots.contains_key(key));
+        for key in strays.collect::<Vec<_>>() {
+            gone(self.map.remove(&key), self.name)?;
+            found.note(self.name, How::Added);
+        }
+        Ok(next)
     }
 }
 
@@ -150,7 +194,7 @@ impl KernelMaps {
             .try_for_each(|slots| self.endpoints.put_all(slots))?;
         self.endpoints.v4.sweep()?;
         self.endpoints.v6.sweep()?;
-        self.learn_addresses()
+        self.learn_addresses().map(drop)
     }
 
     /// Writes slots by a few system calls. Their endpoints are known before the first flow can go there.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{Either, FrontendKey, KnownBit, from_ip, map, to_ip};
 
-use super::{ApplyError, KernelMaps, failed};
+use super::{ApplyError, KernelMaps, V4, V6, audit::for_each};
 use crate::sys::MappedArray;
 
 /// After how many entries that went the bits are worked out anew.
@@ -60,11 +60,12 @@ impl KernelMaps {
         if self.known.gone < GONE {
             return Ok(());
         }
-        self.learn_addresses()
+        self.learn_addresses().map(drop)
     }
 
-    /// Works out all bits anew, from the maps. No bit that is needed is 0 meanwhile.
-    pub(super) fn learn_addresses(&mut self) -> Result<(), ApplyError> {
+    /// Works out all bits anew, from the maps. No bit that is needed is 0 meanwhile. Returns how many were 0 that are not to
+    /// be so.
+    pub(super) fn learn_addresses(&mut self) -> Result<u64, ApplyError> {
         let mut words = vec![0; self.known.bits.len()];
         let mut add = |addr: IpAddr| {
             let bit = bit_of(addr);
@@ -72,22 +73,23 @@ impl KernelMaps {
                 *word |= bit.mask;
             }
         };
-        for key in self.frontends4.keys() {
-            let FrontendKey { addr, .. } = key.map_err(failed("read", map::FRONTENDS4))?;
-            add(to_ip(Either::V4(addr)));
-        }
-        for key in self.frontends6.keys() {
-            let FrontendKey { addr, .. } = key.map_err(failed("read", map::FRONTENDS6))?;
-            add(to_ip(Either::V6(addr)));
-        }
+        for_each(&self.frontends4, map::FRONTENDS4, |key: FrontendKey<V4>, _| {
+            add(to_ip(Either::V4(key.addr)));
+        })?;
+        for_each(&self.frontends6, map::FRONTENDS6, |key: FrontendKey<V6>, _| {
+            add(to_ip(Either::V6(key.addr)));
+        })?;
         self.endpoints.for_each_address(add);
+        let mut missing = 0;
         for (index, word) in (0..).zip(words) {
+            let held = self.known.bits.get(index).unwrap_or(word);
+            missing += u64::from((word & !held).count_ones());
             self.known.bits.set(index, word).ok_or(ApplyError::NoElement {
                 name: map::KNOWN,
                 index,
             })?;
         }
         self.known.gone = 0;
-        Ok(())
+        Ok(missing)
     }
 }

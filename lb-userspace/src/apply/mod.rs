@@ -1,5 +1,6 @@
 //! Carries out plans on the kernel's maps.
 
+mod audit;
 mod bulk;
 mod encode;
 mod endpoints;
@@ -27,7 +28,7 @@ use lb_common::{
 use thiserror::Error;
 use tracing::debug;
 
-pub use self::meters::read_meter;
+pub use self::{audit::Derived, meters::read_meter};
 use self::{
     encode::{frontend_key, range_key},
     endpoints::Endpoints,

@@ -13,6 +13,7 @@ use lb_common::{
 };
 
 use super::{ApplyError, KernelMaps, failed};
+use crate::plan::{Differences, How};
 
 impl KernelMaps {
     /// Brings the networks that cluster IPs are given from to what `wanted` says. Returns those that find no room: there is
@@ -26,6 +27,32 @@ impl KernelMaps {
         set(&mut self.cidrs4, map::CIDRS4, &ServiceNets::new(nets4))?;
         set(&mut self.cidrs6, map::CIDRS6, &ServiceNets::new(nets6))?;
         Ok(left)
+    }
+
+    /// The same with what the maps were told before; counts in `found` those that hold something else.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be written.
+    pub fn mend_service_cidrs(
+        &mut self,
+        told: &BTreeSet<IpNet>,
+        found: &mut Differences,
+    ) -> Result<(), ApplyError> {
+        let (nets4, nets6, _) = split(told);
+        for (name, differs) in [
+            (
+                map::CIDRS4,
+                set(&mut self.cidrs4, map::CIDRS4, &ServiceNets::new(nets4))?,
+            ),
+            (
+                map::CIDRS6,
+                set(&mut self.cidrs6, map::CIDRS6, &ServiceNets::new(nets6))?,
+            ),
+        ] {
+            found.add(name, How::Changed, u64::from(differs));
+        }
+        Ok(())
     }
 }
 
@@ -48,15 +75,17 @@ fn split(wanted: &BTreeSet<IpNet>) -> Split {
     (nets4, nets6, left)
 }
 
+/// Writes what is not there already. Returns whether it had to.
 fn set<T: Pod + PartialEq>(
     map: &mut Array<MapData, T>,
     name: &'static str,
     wanted: &T,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
     if map.get(&0, 0).is_ok_and(|there| there == *wanted) {
-        return Ok(());
+        return Ok(false);
     }
-    map.set(0, wanted, 0).map_err(failed("write", name))
+    map.set(0, wanted, 0).map_err(failed("write", name))?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use lb_common::abi::{Either, FrontendKind, Range, TableRef, map, to_ip};
+use lb_common::abi::{Either, Frontend, FrontendKey, FrontendKind, Range, TableRef, map, to_ip};
 
 use super::{
     ApplyError, KernelMaps,
+    audit::for_each,
     encode::{decode_backend, decode_frontend, decode_frontend_value, decode_range},
     failed,
 };
@@ -29,27 +30,8 @@ impl KernelMaps {
     /// If a map cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, ApplyError> {
         let mut snapshot = Snapshot::default();
-        for entry in &self.frontends4 {
-            let (key, value) = entry.map_err(failed("read", map::FRONTENDS4))?;
-            if key.is_address() {
-                let addr = to_ip(Either::V4(key.addr));
-                snapshot
-                    .addresses
-                    .insert(addr, FrontendKind::from_number(value.kind));
-            } else if let Some(frontend) = decode_frontend(key, Either::V4) {
-                snapshot.frontends.insert(frontend, decode_frontend_value(value));
-            }
-        }
-        for entry in &self.frontends6 {
-            let (key, value) = entry.map_err(failed("read", map::FRONTENDS6))?;
-            if key.is_address() {
-                let addr = to_ip(Either::V6(key.addr));
-                snapshot
-                    .addresses
-                    .insert(addr, FrontendKind::from_number(value.kind));
-            } else if let Some(frontend) = decode_frontend(key, Either::V6) {
-                snapshot.frontends.insert(frontend, decode_frontend_value(value));
-            }
+        for family in Family::ALL {
+            self.read_frontends(family, &mut snapshot)?;
         }
         for (index, entry) in (0..).zip(self.backends4.iter()) {
             let value = entry.map_err(failed("read", map::BACKENDS4))?;
@@ -68,7 +50,19 @@ impl KernelMaps {
         Ok(snapshot)
     }
 
-    fn read_ranges(&self, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
+    /// The frontends and addresses of a family.
+    pub(super) fn read_frontends(&self, family: Family, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
+        match family {
+            Family::V4 => for_each(&self.frontends4, map::FRONTENDS4, |key, value| {
+                note_frontend(snapshot, key, value, Either::V4);
+            }),
+            Family::V6 => for_each(&self.frontends6, map::FRONTENDS6, |key, value| {
+                note_frontend(snapshot, key, value, Either::V6);
+            }),
+        }
+    }
+
+    pub(super) fn read_ranges(&self, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
         let mut add = |service: u32, range: Option<IpNet>| {
             snapshot.ranges.entry(service).or_default().extend(range);
         };
@@ -101,5 +95,21 @@ impl KernelMaps {
             };
         }
         snapshot.services = services;
+    }
+}
+
+/// Takes in an element of FRONTENDS.
+fn note_frontend<A: Copy>(
+    snapshot: &mut Snapshot,
+    key: FrontendKey<A>,
+    value: Frontend,
+    either: impl Fn(A) -> Either,
+) {
+    if key.is_address() {
+        let addr = to_ip(either(key.addr));
+        let kind = FrontendKind::from_number(value.kind);
+        snapshot.addresses.insert(addr, kind);
+    } else if let Some(frontend) = decode_frontend(key, either) {
+        snapshot.frontends.insert(frontend, decode_frontend_value(value));
     }
 }

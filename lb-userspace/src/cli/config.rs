@@ -25,6 +25,9 @@ use crate::{
 /// Where an agent keeps what outlives it.
 const BPFFS: &str = "/sys/fs/bpf/fairlead";
 
+/// How often the maps are compared with what was put there.
+const AUDIT_PERIOD: Duration = Duration::from_secs(300);
+
 /// What is wrong with the configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -129,6 +132,8 @@ pub struct Config {
     pub service_stats: bool,
     /// How long changes are collected.
     pub min_sync_period: Duration,
+    /// How often the maps are compared with what was put there; never if zero.
+    pub audit_period: Duration,
     /// Level of the kernel side's log, as aya-log numbers it; 0 is off.
     pub bpf_log: u8,
     /// Use clsact filters even where there are tcx links.
@@ -191,6 +196,10 @@ impl Config {
             min_sync_period: match &settings.min_sync_period {
                 Some(text) => values::wait("min-sync-period", text)?,
                 None => Duration::from_millis(10),
+            },
+            audit_period: match &settings.audit_period {
+                Some(text) => values::period("audit-period", text)?,
+                None => AUDIT_PERIOD,
             },
             bpf_log: settings.bpf_log.unwrap_or(BpfLog::Off).number(),
             no_tcx: settings.no_tcx.unwrap_or(false),

@@ -30,6 +30,7 @@ fn config(more: &[&str]) -> Result<Config, String> {
 fn defaults_are_sound() {
     let config = config(&[]).unwrap();
     assert_eq!(config.min_sync_period, Duration::from_millis(10));
+    assert_eq!(config.audit_period, Duration::from_secs(300));
     assert_eq!(config.sizes, Sizes::default());
     assert!(config.serves_node_ports(&"192.0.2.1".parse().unwrap()));
     assert_eq!(config.bpf_log, 0);
@@ -50,6 +51,8 @@ fn errors_name_the_flag_and_the_value() {
             ["--min-sync-period soon", "10ms"],
         ),
         (&["--min-sync-period", "2m"], ["--min-sync-period 2m", "too long"]),
+        (&["--audit-period", "often"], ["--audit-period often", "5m"]),
+        (&["--audit-period", "1ms"], ["--audit-period 1ms", "0 is never"]),
         (
             &["--nodeport-addresses", "192.0.2.1"],
             ["--nodeport-addresses 192.0.2.1", "CIDR"],
@@ -164,6 +167,19 @@ fn the_time_to_collect_changes_is_read_as_kube_proxy_writes_it() {
     for (text, ms) in [("10ms", 10), ("0.5s", 500), ("1m", 60_000), ("0", 0), ("0s", 0)] {
         let config = config(&["--min-sync-period", text]).unwrap();
         assert_eq!(config.min_sync_period, Duration::from_millis(ms), "{text}");
+    }
+}
+
+#[test]
+fn how_often_maps_are_compared_is_what_kube_proxy_calls_the_sync_period() {
+    for (flag, seconds) in [
+        ("--audit-period=0", 0),
+        ("--audit-period=1h", 3_600),
+        ("--iptables-sync-period=1m30s", 90),
+        ("--ipvs-sync-period=45s", 45),
+    ] {
+        let config = config(&[flag]).unwrap();
+        assert_eq!(config.audit_period, Duration::from_secs(seconds), "{flag}");
     }
 }
 

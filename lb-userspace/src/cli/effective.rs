@@ -67,6 +67,7 @@ impl Config {
             service_stats: Some(self.service_stats),
             metrics_max_services: Some(self.sizes.meters.into()),
             min_sync_period: time(duration(self.min_sync_period)),
+            audit_period: time(duration(self.audit_period)),
             bpf_log: Some(BpfLog::of_number(self.bpf_log)),
             no_tcx: Some(self.no_tcx),
             tcp_established_timeout: time(self.timeouts.established),

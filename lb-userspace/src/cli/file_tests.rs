@@ -157,6 +157,7 @@ fn all_that_means_the_same_is_taken_over() {
     let (settings, notices) = kube_proxy(
         "clientConnection: {kubeconfig: /k}\nhostnameOverride: n\nhealthzBindAddress: 127.0.0.1:1\n\
          metricsBindAddress: 127.0.0.1:2\nnodePortAddresses: [primary]\nlogging: {format: json}\n\
+         iptables: {syncPeriod: 1m}\n\
          conntrack: {tcpEstablishedTimeout: 1h, tcpCloseWaitTimeout: 2h, udpTimeout: 3s, udpStreamTimeout: 4s}",
     )
     .unwrap();
@@ -168,6 +169,7 @@ fn all_that_means_the_same_is_taken_over() {
         metrics_bind_address: text("127.0.0.1:2"),
         nodeport_addresses: Some(vec!["primary".to_owned()]),
         log_format: Some(LogFormat::Json),
+        audit_period: text("1m"),
         tcp_established_timeout: text("1h"),
         tcp_close_wait_timeout: text("2h"),
         udp_timeout: text("3s"),
@@ -176,6 +178,15 @@ fn all_that_means_the_same_is_taken_over() {
     };
     assert_eq!(settings, expected);
     assert_eq!(notices, [""; 0]);
+}
+
+#[test]
+fn the_sync_period_of_any_mode_is_how_often_maps_are_compared() {
+    for mode in ["iptables", "ipvs", "nftables"] {
+        let (settings, notices) = kube_proxy(&format!("{mode}: {{syncPeriod: 30s}}")).unwrap();
+        assert_eq!(settings.audit_period.as_deref(), Some("30s"), "{mode}");
+        assert_eq!(notices, [""; 0]);
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn every_field(variant: u32) -> Map<String, Value> {
         "nodePortRange": format!("{n}-40000"), "serviceCidr": [format!("10.{variant}.0.0/16")],
         "externalIps": variant == 0, "snatPorts": format!("{}-60000", 50_000 + n), "uplink": [text],
         "workload": [text], "xdp": [format!("{text}=off")], "healthzBindAddress": format!("127.0.0.1:{n}"),
-        "metricsBindAddress": format!("127.0.0.2:{n}"), "minSyncPeriod": format!("{n}ms"),
+        "metricsBindAddress": format!("127.0.0.2:{n}"), "minSyncPeriod": format!("{n}ms"), "auditPeriod": format!("{n}m"),
         "serviceStats": variant == 0, "metricsMaxServices": n,
         "bpfLog": (["info", "warn"][variant as usize]), "noTcx": variant == 0, "tcpEstablishedTimeout": time,
         "tcpSynTimeout": time, "tcpCloseWaitTimeout": time, "tcpFinTimeout": time, "udpTimeout": time,
@@ -236,6 +236,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         text(&["debug", "info,a=warn"]),
         any::<Option<bool>>(),
         option::of(1u32..=65_535),
+        text(&["0", "1s", "1h30m"]),
     );
     let times = prop::array::uniform6(option::of(a_time()));
     let sizes = prop::array::uniform5(option::of((1u32..1 << 27).prop_map(|n| n * 2)));
@@ -266,6 +267,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 healthz_bind_address: agent.0,
                 metrics_bind_address: agent.1,
                 min_sync_period: agent.2,
+                audit_period: agent.8,
                 service_stats: agent.6,
                 metrics_max_services: agent.7,
                 bpf_log: agent.3,

@@ -91,6 +91,14 @@ pub struct Settings {
     /// How long to wait for further changes before a change is applied [default: 10ms]
     #[arg(long, value_name = "TIME")]
     pub min_sync_period: Option<String>,
+    /// How often what the kernel's maps hold is compared with what the agent has put there; what differs is put right and
+    /// told. A second at least; 0 for never [default: 5m]
+    #[arg(
+        long,
+        aliases = ["iptables-sync-period", "ipvs-sync-period"],
+        value_name = "TIME"
+    )]
+    pub audit_period: Option<String>,
     /// What the kernel programs log (new flows and drops at debug). Costs nothing when off [default: off]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub bpf_log: Option<BpfLog>,
@@ -171,6 +179,7 @@ impl Settings {
             service_stats: self.service_stats.or(lower.service_stats),
             metrics_max_services: self.metrics_max_services.or(lower.metrics_max_services),
             min_sync_period: self.min_sync_period.or(lower.min_sync_period),
+            audit_period: self.audit_period.or(lower.audit_period),
             bpf_log: self.bpf_log.or(lower.bpf_log),
             no_tcx: self.no_tcx.or(lower.no_tcx),
             tcp_established_timeout: self.tcp_established_timeout.or(lower.tcp_established_timeout),

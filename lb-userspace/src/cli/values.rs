@@ -150,6 +150,19 @@ pub(super) fn wait(flag: &'static str, text: &str) -> Result<Duration, ConfigErr
     }
 }
 
+/// How often something is done; zero for never.
+pub(super) fn period(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    match go_time::parse(text).map(Duration::from_nanos) {
+        Some(time) if time.is_zero() || time >= Duration::from_secs(1) => Ok(time),
+        Some(_) => Err(value(
+            flag,
+            text,
+            "is too short; a second is the least, and 0 is never",
+        )),
+        None => Err(value(flag, text, "is not a time such as 30s, 5m or 1h")),
+    }
+}
+
 /// How long somebody else may take.
 pub(super) fn patience(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
     match wait(flag, text)? {

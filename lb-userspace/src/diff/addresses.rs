@@ -72,6 +72,36 @@ impl Addresses {
         self.loose.iter().copied().collect()
     }
 
+    /// Whether the kernel holds the address as that kind, or it is not known what it holds.
+    pub(super) fn may_be(&self, addr: &IpAddr, kind: Option<FrontendKind>) -> bool {
+        let held = self.held.get(addr);
+        held.is_some_and(|held| held.is_none() || *held == kind)
+    }
+
+    /// Whether the kernel holds the address, as far as is known.
+    pub(super) fn is_held(&self, addr: &IpAddr) -> bool {
+        self.held.contains_key(addr)
+    }
+
+    /// The addresses of a family that are known to be in the kernel.
+    pub(super) fn known(&self, family: Family) -> impl Iterator<Item = &IpAddr> {
+        let held = self.held.iter().filter(|(_, kind)| kind.is_some());
+        held.map(|(addr, _)| addr)
+            .filter(move |addr| Family::of(**addr) == family)
+    }
+
+    /// Somebody has removed an address. Returns who wants it.
+    pub(super) fn lost(&mut self, addr: &IpAddr) -> Vec<ServicePortKey> {
+        self.delete(addr);
+        self.wanting(addr).cloned().collect()
+    }
+
+    /// Somebody has added an address, or changed its kind. Returns who wants it.
+    pub(super) fn changed(&mut self, addr: IpAddr, kind: Option<FrontendKind>) -> Vec<ServicePortKey> {
+        self.adopt(addr, kind);
+        self.wanting(&addr).cloned().collect()
+    }
+
     /// Who wants an address.
     fn wanting(&self, addr: &IpAddr) -> impl Iterator<Item = &ServicePortKey> {
         self.wanted.get(addr).into_iter().flatten().map(|(key, _)| key)
@@ -113,8 +143,7 @@ impl Addresses {
 
     /// Nobody knows what the kernel holds of the address. Returns who wants it.
     pub(super) fn doubt(&mut self, addr: IpAddr) -> Vec<ServicePortKey> {
-        self.adopt(addr, None);
-        self.wanting(&addr).cloned().collect()
+        self.changed(addr, None)
     }
 }
 

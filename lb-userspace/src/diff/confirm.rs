@@ -182,7 +182,7 @@ impl Ledger {
     }
 
     /// The frontend leads nowhere any more.
-    fn unlink(&mut self, frontend: &FrontendAddr, now: Instant) {
+    pub(super) fn unlink(&mut self, frontend: &FrontendAddr, now: Instant) {
         let led_to: BTreeSet<u32> = match self.frontends.get(frontend) {
             None => BTreeSet::new(),
             Some(Record::Known { service, .. }) => BTreeSet::from([*service]),

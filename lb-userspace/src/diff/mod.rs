@@ -13,6 +13,9 @@
 //! What is freed rests for a grace period before it is used again. When an operation fails, nobody knows whether it
 //! happened: the ledger keeps both possibilities in mind, and the next plan settles it.
 //!
+//! What the ledger knows is true as long as nobody else writes the maps. Now and then it is compared with them, and what
+//! somebody else has done is taken in as if it had been an operation: the next plan puts it right ([`Ledger::compare`]).
+//!
 //! A backend slot belongs to one service port, also where two of them have an endpoint in common: a UDP flow must leave
 //! an endpoint that its own service gave up, whatever other services do. The slot of an endpoint that still serves and is to
 //! get no new flows is not freed: it is marked instead, once no table names it, and a slot that is to be named again
@@ -20,6 +23,7 @@
 
 mod addresses;
 mod adopt;
+mod audit;
 mod backends;
 mod confirm;
 mod ledger;
@@ -41,6 +45,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 pub use self::{
+    audit::Part,
     ledger::{Ledger, Limits, Usage},
     planner::{Plan, Step},
     sync::{Report, sync},

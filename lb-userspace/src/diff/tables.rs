@@ -2,9 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{abi::TableRef, maglev::table_size};
+use lb_common::{
+    abi::{Policies, TableRef},
+    maglev::table_size,
+};
 
-use super::{ledger::Content, table::Builder};
+use super::{
+    ledger::{Content, Slot},
+    table::Builder,
+};
 use crate::desired::{EndpointAddr, ServicePort};
 
 /// The tables of a service: one of all endpoints, and one of those on this node if a policy asks for it.
@@ -28,19 +34,31 @@ impl Tables {
             // There was no room for the others.
             cluster.clone_from(&local);
         }
-        Self::of(cluster, local, wanted)
+        Self::of(cluster, local, wanted.policies)
+    }
+
+    /// Those of that content; none if one of its endpoints has no backend among `slots`.
+    pub(super) fn held(content: &Content, slots: &BTreeMap<EndpointAddr, Slot>) -> Option<Self> {
+        let those = |endpoints: &BTreeSet<EndpointAddr>| -> Option<BTreeMap<EndpointAddr, u32>> {
+            let places = endpoints.iter();
+            places
+                .map(|endpoint| Some((*endpoint, slots.get(endpoint)?.index)))
+                .collect()
+        };
+        let (cluster, local) = (those(&content.cluster)?, those(&content.local)?);
+        Some(Self::of(cluster, local, content.policies))
     }
 
     fn of(
         cluster: BTreeMap<EndpointAddr, u32>,
         local: BTreeMap<EndpointAddr, u32>,
-        wanted: &ServicePort,
+        policies: Policies,
     ) -> Self {
         let keys = |map: &BTreeMap<EndpointAddr, u32>| map.keys().copied().collect::<BTreeSet<_>>();
         let policies = if cluster.is_empty() {
             Default::default()
         } else {
-            wanted.policies
+            policies
         };
         Self {
             content: Content {
@@ -99,11 +117,7 @@ pub(super) fn recognise(
         let chosen = endpoints.iter().filter(|(_, index)| used.contains(index));
         chosen.map(|(endpoint, index)| (*endpoint, *index)).collect()
     };
-    let wanted = ServicePort {
-        policies: table.policies(),
-        ..ServicePort::default()
-    };
-    let tables = Tables::of(those(cluster), those(local), &wanted);
+    let tables = Tables::of(those(cluster), those(local), table.policies());
     let same = tables.reference(table.offset()) == table && tables.slots(builder) == slots;
     same.then_some(tables.content)
 }

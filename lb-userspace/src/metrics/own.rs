@@ -23,7 +23,7 @@ use crate::{
     flows::Found,
     health::{Reach, Serving},
     load::Sizes,
-    plan,
+    plan::{self, Differences},
     telemetry::SyncReport,
 };
 
@@ -48,6 +48,8 @@ pub struct Own {
     phases: Histograms,
     /// Operations on maps: done, failed.
     operations: Family<Label, Counter>,
+    /// Entries of maps that somebody else had changed.
+    repairs: Family<Label, Counter>,
     /// Service ports, frontends and backends in the kernel.
     programmed: Gauges,
     /// One for the state that the API server is in, zero for the others.
@@ -59,6 +61,23 @@ pub struct Own {
     /// Events by what became of them.
     events: Family<Label, Counter>,
 }
+
+/// Maps that are compared with what the agent has written.
+const REPAIRED: [&str; 13] = [
+    map::FRONTENDS4,
+    map::FRONTENDS6,
+    map::SERVICES,
+    map::MAGLEV,
+    map::BACKENDS4,
+    map::BACKENDS6,
+    map::RANGES4,
+    map::RANGES6,
+    map::ENDPOINTS4,
+    map::ENDPOINTS6,
+    map::KNOWN,
+    map::CIDRS4,
+    map::CIDRS6,
+];
 
 fn phase_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_01, 4.0, 11))
@@ -80,6 +99,7 @@ impl Own {
             map_capacity: Family::default(),
             phases: Family::new_with_constructor(phase_histogram),
             operations: Family::default(),
+            repairs: Family::default(),
             programmed: Family::default(),
             api: Family::default(),
             serving: Family::default(),
@@ -91,6 +111,9 @@ impl Own {
         this.register_agent(registry);
         for outcome in Outcome::ALL {
             this.events.get_or_create(&[("result", outcome.name())]).inc_by(0);
+        }
+        for map in REPAIRED {
+            this.repairs.get_or_create(&[("map", map)]).inc_by(0);
         }
         this
     }
@@ -159,6 +182,11 @@ impl Own {
             "map_operations",
             "Operations on the kernel's maps",
             self.operations.clone(),
+        );
+        registry.register(
+            "map_repairs",
+            "Entries of a map that somebody else had changed and that were put right",
+            self.repairs.clone(),
         );
         registry.register("programmed", "What is in the kernel", self.programmed.clone());
         registry.register(
@@ -273,6 +301,13 @@ impl Own {
             (map::BACKENDS6, backends6 as u64),
         ] {
             set(&self.map_entries.get_or_create(&[("map", name)]), entries);
+        }
+    }
+
+    /// Entries of maps were not as the agent had written them.
+    pub(crate) fn repaired(&self, found: &Differences) {
+        for (map, entries) in found.by_map() {
+            self.repairs.get_or_create(&[("map", map)]).inc_by(entries);
         }
     }
 

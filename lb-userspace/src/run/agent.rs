@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{
     RETRY, RunError,
+    audit::Audit,
     caution::{Adopted, Caution},
     node::Node,
     stop::Stop,
@@ -54,6 +55,7 @@ pub(super) struct Agent {
     sockets: Sockets,
     telemetry: Telemetry,
     caution: Caution,
+    audit: Audit,
     /// Whether the kernel counts service ports.
     service_stats: bool,
     /// The networks that cluster IPs are given from, as they were told to the kernel last.
@@ -99,6 +101,7 @@ impl Agent {
             sockets,
             telemetry,
             caution: Caution::new(Adopted::of(snapshot)),
+            audit: Audit::new(config.audit_period, Instant::now()),
             service_stats: config.service_stats,
             service_cidrs: None,
             node_missing: false,
@@ -123,6 +126,7 @@ impl Agent {
                 self.retry,
                 self.ledger.next_wakeup(),
                 self.caution.next_relist(),
+                self.next_audit(),
                 Some(node.next_work()),
             ];
             let wakeup = wakeup.into_iter().flatten().min();
@@ -167,6 +171,7 @@ impl Agent {
                 self.update();
                 self.tell_health_checks();
             }
+            self.audit();
             if !ready && self.caution.has_listed() && node.is_started() {
                 ready = true;
                 self.tell_ready(config, node, begin);
@@ -290,6 +295,24 @@ impl Agent {
                 us = begin.elapsed().as_micros() as u64,
                 "synced"
             );
+        }
+    }
+
+    /// When to compare the maps next: never while operations are to be tried again, or nothing was worked out yet.
+    fn next_audit(&self) -> Option<Instant> {
+        let may = !self.starting && self.retry.is_none();
+        self.audit.next_work().filter(|_| may)
+    }
+
+    /// Compares a part of the maps with what was put there, and puts it right.
+    fn audit(&mut self) {
+        if self.next_audit().is_none() {
+            return;
+        }
+        let (ledger, maps, cidrs) = (&mut self.ledger, &mut self.maps, self.service_cidrs.as_ref());
+        let differs = self.audit.work(ledger, maps, cidrs, &self.telemetry);
+        if differs {
+            self.update();
         }
     }
 

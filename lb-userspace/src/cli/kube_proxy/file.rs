@@ -6,13 +6,16 @@ use super::{KNOWN, Notice, Refused};
 use crate::cli::settings::Settings;
 
 /// Fields that mean the same here, with the settings that they become.
-const MAPPED: [(&str, &str); 10] = [
+const MAPPED: [(&str, &str); 13] = [
     ("clientConnection.kubeconfig", "kubeconfig"),
     ("hostnameOverride", "hostnameOverride"),
     ("healthzBindAddress", "healthzBindAddress"),
     ("metricsBindAddress", "metricsBindAddress"),
     ("nodePortAddresses", "nodeportAddresses"),
     ("logging.format", "logFormat"),
+    ("iptables.syncPeriod", "auditPeriod"),
+    ("ipvs.syncPeriod", "auditPeriod"),
+    ("nftables.syncPeriod", "auditPeriod"),
     ("conntrack.tcpEstablishedTimeout", "tcpEstablishedTimeout"),
     ("conntrack.tcpCloseWaitTimeout", "tcpCloseWaitTimeout"),
     ("conntrack.udpTimeout", "udpTimeout"),

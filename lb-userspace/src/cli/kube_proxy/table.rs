@@ -53,7 +53,7 @@ const fn switch(flag: &'static str, fields: &'static [&'static str], verdict: Ve
 const PODS: &str = "pods are told by their devices; --workload names devices that are not found by the rules";
 const MARKS: &str = "packets are not marked";
 const SYNC: &str =
-    "changes are applied as they come, and everything is compared now and then; see --min-sync-period";
+    "changes are applied as they come, and collected for --min-sync-period; see --audit-period for the rest";
 const NO_IPVS: &str = "there is no IPVS";
 const OWN_FLOWS: &str = "flows are remembered in tables of Fairlead's own; see --max-flows";
 const CLIENT: &str = "the client of the API server has no such limit to set";
@@ -61,7 +61,7 @@ const LOGS: &str = "logs go to standard error; see --log-level and --log-format"
 const WINDOWS: &str = "it is for Windows";
 
 /// All of them.
-pub static KNOWN: [Known; 55] = [
+pub static KNOWN: [Known; 53] = [
     value(
         "bind-address",
         &["bindAddress"],
@@ -114,11 +114,6 @@ pub static KNOWN: [Known; 55] = [
         &["iptables.minSyncPeriod", "nftables.minSyncPeriod"],
         Ignored(SYNC),
     ),
-    value(
-        "iptables-sync-period",
-        &["iptables.syncPeriod", "nftables.syncPeriod"],
-        Ignored(SYNC),
-    ),
     value("ipvs-exclude-cidrs", &["ipvs.excludeCIDRs"], Ignored(NO_IPVS)),
     value("ipvs-min-sync-period", &["ipvs.minSyncPeriod"], Ignored(SYNC)),
     value(
@@ -131,7 +126,6 @@ pub static KNOWN: [Known; 55] = [
         &["ipvs.strictARP"],
         Ignored("addresses of Services are on no device, so nobody answers ARP for them"),
     ),
-    value("ipvs-sync-period", &["ipvs.syncPeriod"], Ignored(SYNC)),
     value(
         "ipvs-tcp-timeout",
         &["ipvs.tcpTimeout"],

@@ -77,13 +77,7 @@ fn a_command_line_of_kube_proxy_is_understood() {
     ];
     let told = judge(&flags).unwrap();
     let names: BTreeSet<&str> = told.iter().filter_map(|text| text.split(' ').next()).collect();
-    let expected = [
-        "--cluster-cidr",
-        "--iptables-sync-period",
-        "--oom-score-adj",
-        "--proxy-mode",
-        "--v",
-    ];
+    let expected = ["--cluster-cidr", "--oom-score-adj", "--proxy-mode", "--v"];
     assert_eq!(names, expected.into());
     assert!(judge(&["--no-such-flag"]).is_err());
 }

@@ -1,6 +1,8 @@
 //! Tests against a model of the kernel's maps that refuses whatever would break a packet.
 
 mod adoption;
+mod audit;
+mod damage;
 mod kept;
 mod limits;
 mod meters;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use ipnet::IpNet;
 
-use super::*;
+use super::{damage::damage, *};
 use crate::{desired::Sources, diff::tests::model::Failure};
 
 /// Keys of random states; several of each protocol and family, so that frontends can change hands.
@@ -278,73 +278,55 @@ proptest! {
     /// Whatever a kernel holds, adoption survives it and leads to what is wanted.
     #[test]
     fn a_damaged_kernel_is_mended(
-        first in state(), next in state(), damage in prop::collection::vec((0u8..5, any::<u32>(), any::<u32>()), 1..6),
+        first in state(), next in state(), damage in damage(),
     ) {
         let mut node = Node::new(ROOMY);
         node.reach(&first);
-        for (what, x, y) in damage {
-            hurt(&mut node.model, what, x, y);
+        for one in damage {
+            one.strike(&mut node.model);
         }
-        node.model.strict = false;
         node = node.restart(ROOMY);
         node.reach(&next);
         node = node.restart(ROOMY);
         prop_assert_eq!(node.reach(&next), 0);
     }
-}
 
-/// Changes one thing in the kernel.
-fn hurt(model: &mut Model, what: u8, x: u32, y: u32) {
-    use crate::plan::{SnapshotBackend, TableRef};
-    let pick = |n: usize| (x as usize).checked_rem(n);
-    match what {
-        0 => {
-            let frontends: Vec<_> = model.frontends.keys().copied().collect();
-            if let Some(i) = pick(frontends.len()) {
-                model
-                    .frontends
-                    .insert(frontends[i], (y % 20, FrontendKind::NodePort));
-            }
+    /// As long as nobody else writes, there is nothing to find, and nothing to write.
+    #[test]
+    fn comparing_finds_nothing_where_nobody_else_writes(steps in steps()) {
+        let mut node = Node::new(ROOMY);
+        for (state, wait) in steps {
+            node.reach(&state);
+            let written = node.model.log.len();
+            prop_assert_eq!(node.audit().to_string(), "");
+            prop_assert_eq!(node.model.log.len(), written);
+            node.model.pass(Duration::from_millis(wait));
         }
-        1 => {
-            let services: Vec<_> = model.services.keys().copied().collect();
-            if let Some(i) = pick(services.len()) {
-                let table = TableRef::new(y % ROOMY.maglev_slots, [0, 1, 3, 256, 1 << 20][y as usize % 5]);
-                model.services.insert(services[i], table);
-            }
+    }
+
+    /// Whatever somebody writes, comparing finds it and leads back to what is wanted, without a new start. What was not
+    /// touched stays where it is.
+    #[test]
+    fn what_somebody_else_has_written_is_put_right(steps in steps(), damage in damage()) {
+        let mut node = Node::new(ROOMY);
+        let mut last = Wanted::new();
+        for (state, wait) in steps {
+            node.reach(&state);
+            node.model.pass(Duration::from_millis(wait));
+            last = state;
         }
-        2 => {
-            let tables: Vec<TableRef> = model
-                .services
-                .values()
-                .copied()
-                .filter(|table| table.size() > 0)
-                .collect();
-            if let Some(i) = pick(tables.len())
-                && let Some(slot) = model
-                    .maglev
-                    .get_mut((tables[i].offset() + y % tables[i].size()) as usize)
-            {
-                *slot = y % 10;
-            }
+        let before = node.slots();
+        for one in damage {
+            one.strike(&mut node.model);
         }
-        3 => {
-            let places: Vec<_> = model.backends.keys().copied().collect();
-            if let Some(i) = pick(places.len()) {
-                model
-                    .backends
-                    .insert(places[i], SnapshotBackend::Free { generation: y });
-            }
-        }
-        _ => {
-            let places: Vec<_> = model.backends.keys().copied().collect();
-            if let Some(i) = pick(places.len())
-                && let SnapshotBackend::InUse(slot) = model.backends[&places[i]]
-            {
-                model
-                    .backends
-                    .insert((places[i].0, y % 30), SnapshotBackend::InUse(slot));
-            }
-        }
+        // What was written where something rests is found when it has rested.
+        node.audit();
+        node.model.pass(ROOMY.grace);
+        node.audit();
+        node.assert_kept(&before, &last);
+        prop_assert_eq!(node.audit().to_string(), "");
+        prop_assert_eq!(node.reach(&last), 0);
+        node = node.restart(ROOMY);
+        prop_assert_eq!(node.reach(&last), 0);
     }
 }
