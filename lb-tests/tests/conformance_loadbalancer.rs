@@ -62,7 +62,10 @@ fn a_service_changes_its_type_and_its_ports() -> Result<()> {
     served(&inside, &web.at(81)).context("the port changes")?;
     served(&all, &cluster.at_nodes(31_501)).context("the node port stays")?;
     refused_over(&Over::ALL, &outside, &Play::balancer(80)).context("the former port")?;
-    refused_over(&Over::ALL, &inside, &web.at(80)).context("the former port")?;
+    let [pod, node] = inside;
+    refused_over(&Over::ALL, &[pod], &web.at(80)).context("the former port")?;
+    // A process may connect a UDP socket to any address, and is refused when it sends without that.
+    refused_over(&[Over::Tcp, Over::Datagram], &[node], &web.at(80)).context("the former port")?;
 
     play.servers()
         .iter()

@@ -24,12 +24,15 @@ const SILENCE: Duration = Duration::from_millis(300);
 pub enum Over {
     /// By a new connection.
     Tcp,
-    /// By a datagram of a new socket.
+    /// By a datagram of a new socket, which is connected.
     Udp,
+    /// By a datagram of a new socket that is not connected. It hears of no ICMP error: of a refusal only where the call
+    /// itself is refused, which is that of a process of the node.
+    Datagram,
 }
 
 impl Over {
-    /// Both.
+    /// Those of clients that hear of a refusal.
     pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
     /// Asks once.
@@ -41,6 +44,7 @@ impl Over {
         let answer = match self {
             Self::Tcp => http_get_within(client, addr, limit),
             Self::Udp => udp_ask_within(client, addr, true, limit),
+            Self::Datagram => udp_ask_within(client, addr, false, limit),
         };
         answer.with_context(|| format!("{} asks {addr} over {self:?}", client.name))
     }
@@ -109,7 +113,8 @@ pub fn refused_over(ways: &[Over], clients: &[&Host], addrs: &[SocketAddr]) -> R
                 Ok(answer) => bail!("{} asks {addr}: {} answers", client.name, answer.server),
                 Err(refusal) => refusal,
             };
-            ensure!(format!("{refusal:?}").contains("refused"), "{refusal:?}");
+            // Not what it shows of itself: a backtrace names this function.
+            ensure!(format!("{refusal:#}").contains("refused"), "{refusal:#}");
             Ok(())
         })
     });
