@@ -14,6 +14,7 @@ mod agent;
 mod audit;
 mod caution;
 mod node;
+mod service_cidrs;
 mod stop;
 
 use std::time::{Duration, Instant};

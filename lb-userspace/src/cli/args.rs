@@ -73,7 +73,7 @@ pub enum Command {
 /// Where an agent keeps what outlives it.
 #[derive(Clone, Debug, Args)]
 pub struct PinArgs {
-    /// Folder on a bpffs that programs, links and maps are pinned in. A bpffs is mounted if there is none.
+    /// Folder on a bpffs that an agent has pinned programs, links and maps in.
     #[arg(long, default_value = "/sys/fs/bpf/fairlead", value_name = "DIR")]
     pub bpffs: PathBuf,
 }

@@ -108,12 +108,14 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     /// Name of this node.
     pub node_name: String,
-    /// Which addresses of the node serve NodePorts; all if empty.
+    /// Which addresses of the node serve NodePorts; those of its uplinks if empty.
     pub nodeport_addresses: Vec<IpNet>,
     /// Ports that NodePorts are given from.
     pub node_port_range: RangeInclusive<u16>,
     /// Networks of cluster IPs; at most [`lb_common::limits::SERVICE_CIDRS`] of each family.
     pub service_cidrs: Vec<IpNet>,
+    /// Whether packets to cluster IPs of no Service are dropped.
+    pub drop_unallocated: bool,
     /// Whether `spec.externalIPs` are served.
     pub external_ips: bool,
     /// Source ports for flows that cannot keep their own.
@@ -172,6 +174,7 @@ impl Config {
             node_name: node_name(settings, environment)?,
             nodeport_addresses: values::nodeport_addresses(&list(&settings.nodeport_addresses))?,
             service_cidrs: values::service_cidrs(&list(&settings.service_cidr))?,
+            drop_unallocated: settings.drop_unallocated.unwrap_or(true),
             external_ips: settings.external_ips.unwrap_or(true),
             snat_ports: values::snat_ports(settings, &node_port_range)?,
             node_port_range,
@@ -228,9 +231,9 @@ impl Config {
         }
     }
 
-    /// Whether NodePorts are served on that address of the node.
-    pub fn serves_node_ports(&self, addr: &IpAddr) -> bool {
-        self.nodeport_addresses.is_empty() || self.nodeport_addresses.iter().any(|net| net.contains(addr))
+    /// Whether `--nodeport-addresses` names that address.
+    pub fn names_for_node_ports(&self, addr: &IpAddr) -> bool {
+        self.nodeport_addresses.iter().any(|net| net.contains(addr))
     }
 }
 

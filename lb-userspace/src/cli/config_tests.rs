@@ -32,7 +32,7 @@ fn defaults_are_sound() {
     assert_eq!(config.min_sync_period, Duration::from_millis(10));
     assert_eq!(config.audit_period, Duration::from_secs(300));
     assert_eq!(config.sizes, Sizes::default());
-    assert!(config.serves_node_ports(&"192.0.2.1".parse().unwrap()));
+    assert!(config.nodeport_addresses.is_empty() && config.drop_unallocated);
     assert_eq!(config.bpf_log, 0);
     assert_eq!(config.socket_lb, SocketLb::Host);
 }
@@ -144,7 +144,7 @@ fn the_last_of_a_repeated_flag_counts_and_patterns_add_up() {
 #[test]
 fn node_ports_can_be_limited_to_networks_of_both_families() {
     let config = config(&["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"]).unwrap();
-    let serves = |addr: &str| config.serves_node_ports(&addr.parse().unwrap());
+    let serves = |addr: &str| config.names_for_node_ports(&addr.parse().unwrap());
     assert!(serves("192.0.2.7") && serves("2001:db8::7"));
     assert!(!serves("198.51.100.7") && !serves("2001:db9::7"));
 }

@@ -41,6 +41,7 @@ impl Config {
             }),
             node_port_range: Some(format!("{}-{}", node_ports.start(), node_ports.end())),
             service_cidr: Some(texts(&self.service_cidrs)),
+            drop_unallocated: Some(self.drop_unallocated),
             external_ips: Some(self.external_ips),
             snat_ports: Some(format!(
                 "{}-{}",

@@ -45,7 +45,8 @@ fn every_field(variant: u32) -> Map<String, Value> {
         "bpffs": format!("/{text}"), "cgroup": format!("/{text}"), "socketLb": (["all", "off"][variant as usize]),
         "hostnameOverride": text, "nodeportAddresses": [format!("192.0.2.{variant}/32")],
         "nodePortRange": format!("{n}-40000"), "serviceCidr": [format!("10.{variant}.0.0/16")],
-        "externalIps": variant == 0, "snatPorts": format!("{}-60000", 50_000 + n), "uplink": [text],
+        "dropUnallocated": variant == 0, "externalIps": variant == 0,
+        "snatPorts": format!("{}-60000", 50_000 + n), "uplink": [text],
         "workload": [text], "xdp": [format!("{text}=off")], "healthzBindAddress": format!("127.0.0.1:{n}"),
         "metricsBindAddress": format!("127.0.0.2:{n}"), "minSyncPeriod": format!("{n}ms"), "auditPeriod": format!("{n}m"),
         "serviceStats": variant == 0, "metricsMaxServices": n,
@@ -237,6 +238,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         any::<Option<bool>>(),
         option::of(1u32..=65_535),
         text(&["0", "1s", "1h30m"]),
+        any::<Option<bool>>(),
     );
     let times = prop::array::uniform6(option::of(a_time()));
     let sizes = prop::array::uniform5(option::of((1u32..1 << 27).prop_map(|n| n * 2)));
@@ -258,6 +260,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 nodeport_addresses: networks.0,
                 node_port_range: networks.1,
                 service_cidr: networks.2,
+                drop_unallocated: agent.9,
                 external_ips: networks.3,
                 snat_ports: networks.4,
                 uplink: devices.0,

@@ -42,18 +42,22 @@ pub struct Settings {
     /// Name of this node, as EndpointSlices have it [default: the variable NODE_NAME, else the host's name]
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// Addresses of the node that NodePorts are served on: CIDRs, or `primary` for all of the node's own [default: primary]
+    /// Addresses of the node that NodePorts are served on: CIDRs, or `primary` for those of its uplinks [default: primary]
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     pub nodeport_addresses: Option<Vec<String>>,
     /// Ports that NodePorts are given from, as the API server has them: packets never get one of them as their source
     /// [default: 30000-32767]
     #[arg(long, value_name = "FIRST-LAST")]
     pub node_port_range: Option<String>,
-    /// Networks that cluster IPs are given from, as the API server has them, of both IP versions: what is sent to an
-    /// address in them that no Service has is dropped. Not for clusters where another proxy serves some of the Services
-    /// [default: none; such packets go where the routing table sends them]
+    /// Networks that cluster IPs are given from, of both IP versions, besides the ServiceCIDRs of the API: what is sent to an
+    /// address in them that no Service has is dropped (--drop-unallocated) [default: none]
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     pub service_cidr: Option<Vec<String>>,
+    /// Drop what is sent to a cluster IP that no Service has. `false` where another proxy on the nodes serves Services with
+    /// the label service.kubernetes.io/service-proxy-name, which Fairlead does not watch; such packets go where the routing
+    /// table sends them then [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub drop_unallocated: Option<bool>,
     /// Serve the externalIPs of Services. Who may create Services may take over any address with them (CVE-2020-8554)
     /// [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
@@ -169,6 +173,7 @@ impl Settings {
             nodeport_addresses: self.nodeport_addresses.or(lower.nodeport_addresses),
             node_port_range: self.node_port_range.or(lower.node_port_range),
             service_cidr: self.service_cidr.or(lower.service_cidr),
+            drop_unallocated: self.drop_unallocated.or(lower.drop_unallocated),
             external_ips: self.external_ips.or(lower.external_ips),
             snat_ports: self.snat_ports.or(lower.snat_ports),
             uplink: self.uplink.or(lower.uplink),

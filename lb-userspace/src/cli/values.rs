@@ -76,7 +76,7 @@ pub(super) fn port_range(flag: &'static str, text: &str) -> Result<RangeInclusiv
     }
 }
 
-/// The CIDRs, or none for all of the node's own addresses.
+/// The CIDRs, or none for the addresses of the node's uplinks.
 pub(super) fn nodeport_addresses(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
     const FLAG: &str = "nodeport-addresses";
     if texts.iter().any(|text| text == "primary") {

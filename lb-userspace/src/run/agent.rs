@@ -1,9 +1,7 @@
 //! The main loop.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
-use ipnet::IpNet;
-use lb_common::limits;
 use tokio::time::{sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -12,6 +10,7 @@ use super::{
     audit::Audit,
     caution::{Adopted, Caution},
     node::Node,
+    service_cidrs::ServiceCidrs,
     stop::Stop,
 };
 use crate::{
@@ -58,8 +57,7 @@ pub(super) struct Agent {
     audit: Audit,
     /// Whether the kernel counts service ports.
     service_stats: bool,
-    /// The networks that cluster IPs are given from, as they were told to the kernel last.
-    service_cidrs: Option<BTreeSet<IpNet>>,
+    service_cidrs: ServiceCidrs,
     /// The API server has no Node of our name.
     node_missing: bool,
     /// How long the steps of the sync that is under way took.
@@ -88,6 +86,7 @@ impl Agent {
         let options = Options {
             external_ips: config.external_ips,
         };
+        let service_cidrs = ServiceCidrs::new(config, matches!(source, Source::Kubernetes(_)));
         let ledger = Ledger::adopt(Limits::of(&config.sizes), snapshot, |table| maps.table(table))?;
         Ok(Self {
             index: match source {
@@ -103,7 +102,7 @@ impl Agent {
             caution: Caution::new(Adopted::of(snapshot)),
             audit: Audit::new(config.audit_period, Instant::now()),
             service_stats: config.service_stats,
-            service_cidrs: None,
+            service_cidrs,
             node_missing: false,
             phases: Phases::default(),
             retry: None,
@@ -157,7 +156,6 @@ impl Agent {
             self.telemetry.turn();
             self.caution.relist(&mut self.index, &self.source, Instant::now());
             self.set_node(config, node);
-            self.set_service_cidrs(config);
             self.update();
             if node.work(config).await {
                 if let Err(failure) = self.maps.set_sources(&node.sources()) {
@@ -203,31 +201,6 @@ impl Agent {
     fn tell_health_checks(&self) {
         let (checks, addresses) = (self.desired.health_checks(), self.desired.node_port_addresses());
         self.telemetry.health_checks(checks, addresses);
-    }
-
-    /// Tells the kernel the networks that cluster IPs are given from: those of the flag and those of the API. Those of the
-    /// API are left as they are until they were listed.
-    fn set_service_cidrs(&mut self, config: &Config) {
-        let mut wanted: BTreeSet<IpNet> = config.service_cidrs.iter().copied().collect();
-        let from_api = matches!(self.source, Source::Kubernetes(_));
-        if from_api && self.index.times_listed(Kind::ServiceCidr) == 0 && wanted.is_empty() {
-            return;
-        }
-        wanted.extend(self.index.service_cidrs());
-        if self.service_cidrs.as_ref() == Some(&wanted) {
-            return;
-        }
-        match self.maps.set_service_cidrs(&wanted) {
-            Ok(left) if left.is_empty() => {}
-            Ok(left) => warn!(
-                "there is room for {} ServiceCIDRs of each IP version: what is sent to addresses in {left:?} that no \
-                 Service has goes where the routing table sends it",
-                limits::SERVICE_CIDRS
-            ),
-            // The next turn tries again.
-            Err(failure) => return error!("{failure}; trying again"),
-        }
-        self.service_cidrs = Some(wanted);
     }
 
     fn tell_ready(&self, config: &Config, node: &Node, begin: Instant) {
@@ -286,6 +259,9 @@ impl Agent {
             self.telemetry.meters(&meters, left_out);
         }
         self.retry = (!report.failures.is_empty()).then(|| Instant::now() + RETRY);
+        if report.failures.is_empty() {
+            self.service_cidrs.tell(&self.index, &mut self.maps);
+        }
         if report.applied > 0 {
             let usage = self.ledger.usage();
             info!(
@@ -309,7 +285,7 @@ impl Agent {
         if self.next_audit().is_none() {
             return;
         }
-        let (ledger, maps, cidrs) = (&mut self.ledger, &mut self.maps, self.service_cidrs.as_ref());
+        let (ledger, maps, cidrs) = (&mut self.ledger, &mut self.maps, self.service_cidrs.told());
         let differs = self.audit.work(ledger, maps, cidrs, &self.telemetry);
         if differs {
             self.update();

@@ -476,7 +476,7 @@ fn facts(config: &Config, inventory: &Inventory) -> NodeFacts {
             if config.nodeport_addresses.is_empty() {
                 uplinks.contains(index)
             } else {
-                config.serves_node_ports(addr)
+                config.names_for_node_ports(addr)
             }
         })
         .map(|(_, addr)| *addr)
