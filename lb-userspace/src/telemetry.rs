@@ -216,12 +216,11 @@ impl Telemetry {
     /// The kernel was brought to what is desired, or nearly.
     pub fn sync_end(&self, report: &SyncReport) {
         let now = Now::read();
-        {
-            let mut health = lock(&self.0.health);
-            for family in Family::ALL {
-                if !report.failed.contains(&None) && !report.failed.contains(&Some(family)) {
-                    health.updated(family, now);
-                }
+        for family in Family::ALL {
+            if !report.failed.contains(&None) && !report.failed.contains(&Some(family)) {
+                lock(&self.0.health).updated(family, now);
+                let changed = report.families.contains(&family);
+                self.0.metrics.kube_proxy.caught_up(family, changed, now.wall);
             }
         }
         let waiting = std::mem::take(&mut *lock(&self.0.waiting));

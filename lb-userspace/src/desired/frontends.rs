@@ -42,8 +42,9 @@ pub fn of_service(service: &Service, facts: &NodeFacts, options: Options) -> Vec
             (FrontendKind::ClusterIp, &service.cluster_ips[..], port.number),
             (FrontendKind::Localhost, &loopback, port.node_port),
             (FrontendKind::NodePort, &facts.addresses, port.node_port),
-            (FrontendKind::ExternalIp, external, port.number),
+            // Before external IPs: one that is the load balancer's as well goes by the source ranges.
             (FrontendKind::LoadBalancer, &service.balancer_ips, port.number),
+            (FrontendKind::ExternalIp, external, port.number),
         ];
         for family in &families {
             let mut frontends = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Metrics with kube-proxy's names, labels and buckets (`pkg/proxy/metrics/metrics.go` of Kubernetes).
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{
@@ -32,6 +32,8 @@ pub struct KubeProxy {
     last_sync: Timestamps,
     /// When there was something to do last.
     last_queued: Timestamps,
+    /// Whether something has come since the last sync, by family.
+    behind: [AtomicBool; 2],
     /// From the change of a pod or Service to the kernel's maps (s).
     programming: Histograms,
     /// Changes of EndpointSlices.
@@ -70,6 +72,7 @@ impl KubeProxy {
             sync_partial: Family::new_with_constructor(sync_histogram),
             last_sync: Family::default(),
             last_queued: Family::default(),
+            behind: Default::default(),
             programming: Family::new_with_constructor(programming_histogram),
             endpoint_changes: Counter::default(),
             endpoint_changes_pending: Gauge::default(),
@@ -163,6 +166,7 @@ impl KubeProxy {
                 self.last_queued
                     .get_or_create(&family_label(family))
                     .set(seconds(now));
+                self.behind[family as usize].store(true, Ordering::Relaxed);
             }
         }
     }
@@ -171,6 +175,15 @@ impl KubeProxy {
     pub(crate) fn set_pending(&self, services: u64, slices: u64) {
         set(&self.service_changes_pending, services);
         set(&self.endpoint_changes_pending, slices);
+    }
+
+    /// What has come is in the kernel for this family, if that is only to know that nothing of it matters there.
+    pub(crate) fn caught_up(&self, family: plan::Family, changed: bool, now: Timestamp) {
+        if self.behind[family as usize].swap(false, Ordering::Relaxed) || changed {
+            self.last_sync
+                .get_or_create(&family_label(family))
+                .set(seconds(now));
+        }
     }
 
     /// The kernel was brought to what is desired, which these changes had asked for.
@@ -185,7 +198,6 @@ impl KubeProxy {
                 &self.sync_partial
             };
             kind.get_or_create(&label).observe(took);
-            self.last_sync.get_or_create(&label).set(seconds(now));
         }
         for (family, trigger) in triggers {
             // A clock that is behind is no reason for a negative time.

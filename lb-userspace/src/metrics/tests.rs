@@ -193,6 +193,52 @@ fn series_go_with_their_service() {
 }
 
 #[test]
+fn a_family_that_a_change_is_nothing_to_does_not_lag_behind() {
+    let lags = |telemetry: &Telemetry| {
+        let text = telemetry.metrics().text(Format::Prometheus);
+        let time = |name: &str, family| -> f64 {
+            let series =
+                format!("kubeproxy_sync_proxy_rules_{name}_timestamp_seconds{{ip_family=\"{family}\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&series));
+            value.map_or(0.0, |value| value.parse().unwrap())
+        };
+        ["IPv4", "IPv6"].map(|family| time("last_queued", family) > time("last", family))
+    };
+    let queued = || {
+        let telemetry = Telemetry::new("n1", Value::Null);
+        telemetry.queued(Changes {
+            slices: 1,
+            ..Changes::default()
+        });
+        assert_eq!(lags(&telemetry), [true; 2]);
+        telemetry
+    };
+    let of_v4 = SyncReport {
+        families: [plan::Family::V4].into(),
+        operations: 1,
+        ..SyncReport::default()
+    };
+    let telemetry = queued();
+    telemetry.sync_end(&of_v4);
+    assert_eq!(lags(&telemetry), [false; 2], "a slice of IPv4");
+    let telemetry = queued();
+    telemetry.sync_end(&SyncReport::default());
+    assert_eq!(lags(&telemetry), [false; 2], "a slice of no Service");
+    let telemetry = queued();
+    telemetry.sync_end(&SyncReport {
+        failures: 1,
+        failed: [Some(plan::Family::V4)].into(),
+        ..of_v4
+    });
+    assert_eq!(lags(&telemetry), [true, false], "it failed");
+    telemetry.sync_end(&SyncReport {
+        operations: 1,
+        ..SyncReport::default()
+    });
+    assert_eq!(lags(&telemetry), [false; 2], "and was done later");
+}
+
+#[test]
 fn calls_of_processes_have_no_bytes() {
     let text = told().metrics().text(Format::Prometheus);
     let calls: Vec<_> = text.lines().filter(|line| line.contains("socket_")).collect();

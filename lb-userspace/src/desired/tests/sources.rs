@@ -7,7 +7,7 @@ fn sources(balancer: &str, ranges: &str) -> Vec<String> {
     let mut node = Node::new();
     let svc = service(&format!(
         "metadata: {{name: web, namespace: ns}}\nspec: {{clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, 'fd00::1'], type: \
-         LoadBalancer, ports: [{{port: 80}}], loadBalancerSourceRanges: [{ranges}]}}\nstatus: {{loadBalancer: {{ingress: \
+         LoadBalancer, ports: [{{port: 80}}], externalIPs: [203.0.113.9], loadBalancerSourceRanges: [{ranges}]}}\nstatus: {{loadBalancer: {{ingress: \
          [{balancer}]}}}}"
     ));
     let of = |change: &Change| match change {
@@ -42,6 +42,11 @@ fn source_ranges_count_for_their_own_family() {
         sources("", "10.0.0.0/8"),
         ["IPv4: all", "IPv6: all"],
         "without a load balancer's address there is nothing to guard"
+    );
+    assert_eq!(
+        sources("{ip: 203.0.113.9}", "10.0.0.0/8"),
+        ["IPv4: 10.0.0.0/8", "IPv6: all"],
+        "an address that is an external IP of the Service too is guarded"
     );
 }
 
