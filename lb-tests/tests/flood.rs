@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Host, Lab, Server, Wiring, api::Verb};
+use lb_testkit::{Host, Lab, Server, Wiring, api::Verb, output};
 use lb_tests::{
     agent::{counted, eventually},
     cluster::Cluster,
@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const QUIET: [&str; 1] = ["--log-level=info"];
 
 const METRICS: u16 = 10_249;
+
+/// A device that comes meanwhile.
+const LATE: &str = "veth-late";
 
 fn name(number: u64) -> String {
     format!("restless{number}")
@@ -99,8 +102,15 @@ fn flood() -> Result<()> {
     ];
     let (took, after) = without_a_lost_request(&asking, || {
         let begin = Instant::now();
+        let late = ["link", "add", LATE, "type", "veth", "peer", "name", "late"];
+        output(node.command("ip").args(late))?;
+        output(node.command("ip").args(["link", "set", LATE, "up"]))?;
         api.burst(EVENTS, change)?;
         let took = begin.elapsed();
+        ensure!(
+            agent.log().contains(&format!("device=\"{LATE}\"")),
+            "a new device has to wait"
+        );
         Ok((took, eventually(PATIENCE, || kernel_view::agrees(&cluster, 1))?))
     })
     .with_context(|| agent.log())?;

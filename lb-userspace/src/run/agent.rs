@@ -153,6 +153,7 @@ impl Agent {
                 changed = node.changed() => changed?,
                 () = sleep_until(wakeup.unwrap_or_else(Instant::now).into()) => {}
             }
+            node.listen()?;
             self.telemetry.turn();
             self.caution.relist(&mut self.index, &self.source, Instant::now());
             self.set_node(config, node);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use futures_util::FutureExt as _;
 use lb_common::{
     abi::{Uplink, XdpMode, XdpWhy},
     datapath::Role,
@@ -159,6 +160,15 @@ impl Node {
         self.devices.changed().await?;
         self.look_by(self.looked + LOOK_INTERVAL);
         Ok(())
+    }
+
+    /// Takes note of what [`Self::changed`] would tell at once: an event of the source may always be ready first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::changed`].
+    pub(super) fn listen(&mut self) -> Result<(), DeviceError> {
+        self.changed().now_or_never().unwrap_or(Ok(()))
     }
 
     /// When there is work though nothing was heard. In the past: at once.
