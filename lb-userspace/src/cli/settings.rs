@@ -133,13 +133,17 @@ pub struct Settings {
     /// Largest number of frontends (address and port) of each IP version [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_frontends: Option<u32>,
-    /// Largest number of service ports [default: 65536]
+    /// Largest number of service ports, those of the two IP versions separately [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_services: Option<u32>,
     /// Largest number of endpoints of each IP version, counted for each service port [default: 131072]
     #[arg(long, value_name = "N")]
     pub max_backends: Option<u32>,
-    /// Slots of all Maglev tables together, 4 bytes each. A service takes 64 to 128 for each endpoint [default: 4194304]
+    /// Slots of all Maglev tables together, 4 bytes each; an even number [default: 4194304]
+    ///
+    /// Each service port takes 1 slot for one endpoint, 64 to 128 for each of several, and 131072 at most, which is what 2048
+    /// and more endpoints have; twice as many where a traffic policy is Local and endpoints are on this node. Where less than
+    /// an eighth is free, tables are smaller.
     #[arg(long, value_name = "N")]
     pub maglev_slots: Option<u32>,
     /// How logs are written; a flag of every command.

@@ -121,6 +121,13 @@ pub(super) struct Table {
     pub(super) content: Content,
 }
 
+impl Table {
+    /// Slots that it takes.
+    pub(super) fn total(&self) -> u32 {
+        self.block.map_or(0, Block::size)
+    }
+}
+
 /// The endpoints of a service's tables, and its policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
@@ -168,6 +175,12 @@ impl Entry {
             frontends: BTreeSet::new(),
             ranges: BTreeMap::new(),
         }
+    }
+
+    /// Space of the service will rest when it has another table.
+    pub(super) fn will_rest(&self, next: &Content) -> bool {
+        let old = self.table.as_ref().filter(|table| table.content != *next);
+        !self.maybe.is_empty() || old.is_some_and(|table| table.block.is_some())
     }
 
     /// It is known that SERVICES holds an empty table.

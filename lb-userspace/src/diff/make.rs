@@ -8,6 +8,7 @@ use super::{
     DiffError, Ledger, Step,
     ledger::{Entry, Marks, Record, Table},
     planner::{Draft, Parts, What},
+    space::Block,
     tables::Tables,
 };
 use crate::{
@@ -60,27 +61,26 @@ impl Ledger {
     ) -> Option<Parts> {
         let mut parts = Parts::default();
         let members = self.put_backends(draft, &mut parts, key, id, entry, wanted);
-        let tables = Tables::new(wanted, &members);
-        if entry
+        let mut tables = Tables::new(wanted, &members);
+        let held = entry
             .table
             .as_ref()
-            .is_some_and(|table| table.content == tables.content)
-        {
+            .filter(|table| table.content == tables.content);
+        let proper = tables.total();
+        if held.is_some_and(|held| held.total() == proper) {
             return Some(parts);
         }
         if !entry.served && members.is_empty() && !wanted.endpoints.is_empty() {
             return None;
         }
-        let size = tables.reference(0).total();
-        let block = if size == 0 { None } else { self.space.take(size) };
-        if size != 0 && block.is_none() {
-            let limit = self.limits.maglev_slots;
-            draft.error(DiffError::Table {
-                service: key.clone(),
-                slots: size,
-                limit,
-            });
-            return None;
+        let block = self.take_space(&mut tables, held.map_or(0, Table::total));
+        let slots = block.or(held.and_then(|held| held.block)).map_or(0, Block::size);
+        if slots < proper {
+            self.miss_space(draft, key, (entry, &tables), (slots, proper));
+        }
+        if block.is_none() && proper != 0 {
+            // The table in force does.
+            return (slots != 0).then_some(parts);
         }
         if let Some(block) = block {
             self.reserved_blocks.insert(block);
@@ -110,6 +110,50 @@ impl Ledger {
             parts.services.push(step);
         }
         Some(parts)
+    }
+
+    /// Space for tables, which are made smaller where there is little or none. None if there is no room for more than `beyond`
+    /// slots.
+    fn take_space(&mut self, tables: &mut Tables, beyond: u32) -> Option<Block> {
+        for _ in 0..self.space.scarcity() {
+            tables.halve();
+        }
+        while tables.total() > beyond {
+            let block = self.space.take(tables.total());
+            if block.is_some() || !tables.halve() {
+                return block;
+            }
+        }
+        None
+    }
+
+    /// A service port has `slots` slots, or none, where `proper` would be right. As long as something rests there may soon be
+    /// room, and nothing to tell.
+    fn miss_space(
+        &self,
+        draft: &mut Draft,
+        key: &ServicePortKey,
+        (entry, tables): (&Entry, &Tables),
+        (slots, proper): (u32, u32),
+    ) {
+        let (service, limit) = (key.clone(), self.limits.maglev_slots);
+        if slots == 0 {
+            draft.error(DiffError::Table {
+                service,
+                slots: proper,
+                limit,
+                served: entry.served,
+            });
+        } else if self.space.next_due().is_some() || entry.will_rest(&tables.content) {
+            draft.waiting.insert(service);
+        } else {
+            draft.error(DiffError::SmallTable {
+                service,
+                slots,
+                proper,
+                limit,
+            });
+        }
     }
 
     /// Whether another service port takes over a frontend that leads to this one.

@@ -85,14 +85,33 @@ pub enum DiffError {
     },
     /// There is no free space for a table.
     #[error(
-        "Service {service} keeps the endpoints that it had: no room for a table of {slots} slots among {limit}; raise \
-         --maglev-slots or remove Services"
+        "Service {service} {}: no room for a Maglev table of {slots} slots, nor for a smaller one, among {limit}; raise \
+         --maglev-slots or remove Services",
+        if *.served { "keeps the endpoints that it had" } else { "is not served" }
     )]
     Table {
         /// The service port.
         service: ServicePortKey,
         /// Size of the table.
         slots: u32,
+        /// The limit, in slots.
+        limit: u32,
+        /// It has a table of other endpoints.
+        served: bool,
+    },
+    /// There is space for a smaller table only. It is tried again when the service port changes.
+    #[error(
+        "Service {service} has a Maglev table of {slots} slots in place of {proper}, for little is left of {limit}: new \
+         connections are spread less evenly, and other nodes may choose other endpoints for them; raise --maglev-slots or \
+         remove Services"
+    )]
+    SmallTable {
+        /// The service port.
+        service: ServicePortKey,
+        /// Size of the table.
+        slots: u32,
+        /// The size that it would have with more room.
+        proper: u32,
         /// The limit, in slots.
         limit: u32,
     },
@@ -144,10 +163,16 @@ impl DiffError {
             Self::Services { service, .. }
             | Self::Backends { service, .. }
             | Self::Table { service, .. }
+            | Self::SmallTable { service, .. }
             | Self::Frontends { service, .. }
             | Self::Addresses { service, .. }
             | Self::Ranges { service, .. } => service,
         }
+    }
+
+    /// Whether the service port is served all the same, so that nobody waits for room.
+    const fn is_bearable(&self) -> bool {
+        matches!(self, Self::SmallTable { .. })
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) struct Draft {
     /// Addresses that the plan adds or changes, or has no room for.
     pub(super) put_addresses: BTreeSet<IpAddr>,
     pub(super) errors: BTreeMap<ServicePortKey, BTreeSet<DiffError>>,
+    /// Service ports that have less than they want, and may get it when what rests is free.
+    pub(super) waiting: BTreeSet<ServicePortKey>,
     /// Service ports that nothing may lead to: they are not in the kernel, and the plan does not change that.
     pub(super) absent: BTreeSet<ServicePortKey>,
 }
@@ -166,7 +168,11 @@ impl Ledger {
         }
         self.work += (dirty.len() + ids.len() + doomed.len() + draft.steps.len()) as u64;
         if draft.steps.is_empty() {
-            for key in dirty.iter().filter(|key| !draft.errors.contains_key(*key)) {
+            let is_done = |key: &&ServicePortKey| {
+                let errors = draft.errors.get(*key).into_iter().flatten();
+                errors.into_iter().all(DiffError::is_bearable) && !draft.waiting.contains(*key)
+            };
+            for key in dirty.iter().filter(is_done) {
                 self.dirty.remove(key);
             }
         }

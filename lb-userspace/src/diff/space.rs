@@ -78,6 +78,9 @@ fn blocks_between(from: u32, to: u32) -> impl Iterator<Item = Block> {
     })
 }
 
+/// Tables get smaller when less than this part of the slots is free.
+const SCARCE: u64 = 8;
+
 /// Orders of blocks: sizes are below 2^32.
 const ORDERS: usize = 32;
 
@@ -212,6 +215,18 @@ impl Space {
         (0..ORDERS)
             .map(|order| (self.free[order].len() as u64) << order)
             .sum()
+    }
+
+    /// How many times tables are to be halved, so that there is room for others too: not at all until an eighth of the slots
+    /// is left, once in the first half of that, twice in the half of what is left then, and so on.
+    pub(super) fn scarcity(&self) -> u32 {
+        let (scarce, free) = (u64::from(self.slots) / SCARCE, self.free_slots());
+        if free >= scarce {
+            return 0;
+        }
+        scarce
+            .checked_div(free)
+            .map_or(u32::BITS, |times| times.ilog2() + 1)
     }
 
     /// Slots that are in quarantine.

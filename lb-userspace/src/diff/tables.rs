@@ -19,6 +19,8 @@ pub(super) struct Tables {
     pub(super) content: Content,
     cluster: BTreeMap<EndpointAddr, u32>,
     local: BTreeMap<EndpointAddr, u32>,
+    /// Slots of one table.
+    size: u32,
 }
 
 impl Tables {
@@ -66,14 +68,39 @@ impl Tables {
                 local: keys(&local),
                 policies,
             },
+            size: table_size(cluster.len().max(local.len())),
             cluster,
             local,
         }
     }
 
-    /// Slots of one table.
-    fn size(&self) -> u32 {
-        table_size(self.cluster.len().max(self.local.len()))
+    /// The fewest slots of one table in which every endpoint has one.
+    fn least(&self) -> u32 {
+        let endpoints = self.cluster.len().max(self.local.len());
+        u32::try_from(endpoints)
+            .ok()
+            .and_then(u32::checked_next_power_of_two)
+            .map_or(self.size, |least| least.min(self.size))
+    }
+
+    /// Makes the tables half as large; false if an endpoint would be left without a slot.
+    pub(super) fn halve(&mut self) -> bool {
+        let can = self.size / 2 >= self.least().max(1);
+        if can {
+            self.size /= 2;
+        }
+        can
+    }
+
+    /// The tables with `total` slots together; none if they are never made like that.
+    pub(super) fn of_total(mut self, total: u32) -> Option<Self> {
+        while self.total() > total && self.halve() {}
+        (self.total() == total).then_some(self)
+    }
+
+    /// Slots of both tables.
+    pub(super) fn total(&self) -> u32 {
+        self.reference(0).total()
     }
 
     /// What SERVICES holds if the tables lie at `offset`.
@@ -81,7 +108,7 @@ impl Tables {
         if self.cluster.is_empty() {
             return TableRef::EMPTY;
         }
-        let table = TableRef::new(offset, self.size()).with_policies(self.content.policies);
+        let table = TableRef::new(offset, self.size).with_policies(self.content.policies);
         if self.local.is_empty() {
             table
         } else {
@@ -91,10 +118,9 @@ impl Tables {
 
     /// What MAGLEV holds for them.
     pub(super) fn slots(&self, builder: &mut Builder) -> Vec<u32> {
-        let size = self.size();
-        let mut slots = builder.build(&self.cluster, size);
+        let mut slots = builder.build(&self.cluster, self.size);
         if !self.local.is_empty() {
-            slots.extend(builder.build(&self.local, size));
+            slots.extend(builder.build(&self.local, self.size));
         }
         slots
     }
@@ -117,7 +143,7 @@ pub(super) fn recognise(
         let chosen = endpoints.iter().filter(|(_, index)| used.contains(index));
         chosen.map(|(endpoint, index)| (*endpoint, *index)).collect()
     };
-    let tables = Tables::of(those(cluster), those(local), table.policies());
+    let tables = Tables::of(those(cluster), those(local), table.policies()).of_total(table.total())?;
     let same = tables.reference(table.offset()) == table && tables.slots(builder) == slots;
     same.then_some(tables.content)
 }

@@ -136,7 +136,7 @@ fn what_was_kept_comes_back_into_the_table_after_a_restart_as_something_new() {
 #[test]
 fn without_room_for_its_table_an_endpoint_that_comes_back_is_kept() {
     let limits = Limits {
-        maglev_slots: 512,
+        maglev_slots: 256 + 128,
         ..LIMITS
     };
     let mut node = Node::new(limits);
