@@ -2,24 +2,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::AsFd as _,
 };
 
 use aya::{
     Pod,
-    maps::{Array, IterableMap, MapData, MapError},
+    maps::{Array, HashMap, IterableMap, MapData, MapError},
     sys::SyscallError,
 };
 use ipnet::IpNet;
-use lb_common::abi::{Address, Backend, Either, TableRef, map};
+use lb_common::abi::{Address, Backend, Either, Frontend, FrontendKey, TableRef, from_ip, map};
 
 use super::{
     ApplyError, KernelMaps,
-    encode::{decode_backend, free_backend},
+    encode::{decode_backend, free_backend, frontend_key},
     failed,
+    known::Known,
+    snapshot::note_frontend,
 };
 use crate::{
-    plan::{BackendSlot, Differences, Family, How, ReadBack, Snapshot, SnapshotBackend},
+    plan::{BackendSlot, Differences, Family, FrontendAddr, How, ReadBack, Snapshot, SnapshotBackend},
     sys::{self, Place, Steps},
 };
 
@@ -30,12 +33,12 @@ const ENDPOINTS_AT_ONCE: usize = 2_048;
 /// each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Derived {
-    /// Endpoints of a family that are to be there, from that slot of BACKENDS on.
+    /// Endpoints of a family that are to be there, and bits of their addresses, from that slot of BACKENDS on.
     Endpoints(Family, usize),
     /// Endpoints of a family that are not, from that place on.
     Strays(Family, Option<Place>),
-    /// Bits of addresses.
-    Known,
+    /// Bits of the addresses of frontends of a family, from that place on.
+    Known(Family, Option<Place>),
 }
 
 impl Derived {
@@ -54,8 +57,14 @@ impl KernelMaps {
         Ok(match part {
             Derived::Endpoints(family, from) => {
                 let next = match family {
-                    Family::V4 => self.endpoints.v4.mend(from, ENDPOINTS_AT_ONCE, found)?,
-                    Family::V6 => self.endpoints.v6.mend(from, ENDPOINTS_AT_ONCE, found)?,
+                    Family::V4 => self
+                        .endpoints
+                        .v4
+                        .mend(from, ENDPOINTS_AT_ONCE, &self.known, found)?,
+                    Family::V6 => self
+                        .endpoints
+                        .v6
+                        .mend(from, ENDPOINTS_AT_ONCE, &self.known, found)?,
                 };
                 Some(next.map_or(Derived::Strays(family, None), |next| {
                     Derived::Endpoints(family, next)
@@ -69,24 +78,71 @@ impl KernelMaps {
                 Some(match (next, family) {
                     (Some(_), _) => Derived::Strays(family, next),
                     (None, Family::V4) => Derived::Endpoints(Family::V6, 0),
-                    (None, Family::V6) => Derived::Known,
+                    (None, Family::V6) => Derived::Known(Family::V4, None),
                 })
             }
-            Derived::Known => {
-                found.add(map::KNOWN, How::Lost, self.learn_addresses()?);
-                None
+            Derived::Known(family, after) => {
+                let next = match family {
+                    Family::V4 => mend_known(&self.known, &self.frontends4, map::FRONTENDS4, after, found)?,
+                    Family::V6 => mend_known(&self.known, &self.frontends6, map::FRONTENDS6, after, found)?,
+                };
+                match (next, family) {
+                    (Some(_), _) => Some(Derived::Known(family, next)),
+                    (None, Family::V4) => Some(Derived::Known(Family::V6, None)),
+                    (None, Family::V6) => None,
+                }
             }
         })
     }
 }
 
+/// Sets the bits of addresses of some frontends behind `after`. Returns where to go on.
+fn mend_known<A: Address + Default>(
+    known: &Known,
+    frontends: &impl IterableMap<FrontendKey<A>, Frontend>,
+    name: &'static str,
+    after: Option<Place>,
+    found: &mut Differences,
+) -> Result<Option<Place>, ApplyError>
+where
+    FrontendKey<A>: Pod,
+{
+    let mut steps = Steps::new(FrontendKey::default(), Frontend::default());
+    let (elements, next) = step(&mut steps, frontends, name, after)?;
+    for (key, _) in elements {
+        if known.mend(key.addr)? {
+            found.note(map::KNOWN, How::Lost);
+        }
+    }
+    Ok(next)
+}
+
 impl ReadBack for KernelMaps {
     type Error = ApplyError;
 
-    fn frontends(&self, family: Family) -> Result<Snapshot, ApplyError> {
-        let mut snapshot = Snapshot::default();
-        self.read_frontends(family, &mut snapshot)?;
-        Ok(snapshot)
+    fn frontends(
+        &self,
+        family: Family,
+        after: Option<Place>,
+    ) -> Result<(Snapshot, Option<Place>), ApplyError> {
+        match family {
+            Family::V4 => some_frontends(&self.frontends4, map::FRONTENDS4, after, Either::V4),
+            Family::V6 => some_frontends(&self.frontends6, map::FRONTENDS6, after, Either::V6),
+        }
+    }
+
+    fn has_frontend(&self, frontend: &FrontendAddr) -> Result<bool, ApplyError> {
+        match from_ip(frontend.addr) {
+            Either::V4(addr) => has(&self.frontends4, map::FRONTENDS4, &frontend_key(addr, frontend)),
+            Either::V6(addr) => has(&self.frontends6, map::FRONTENDS6, &frontend_key(addr, frontend)),
+        }
+    }
+
+    fn has_address(&self, addr: IpAddr) -> Result<bool, ApplyError> {
+        match from_ip(addr) {
+            Either::V4(addr) => has(&self.frontends4, map::FRONTENDS4, &FrontendKey::of_address(addr)),
+            Either::V6(addr) => has(&self.frontends6, map::FRONTENDS6, &FrontendKey::of_address(addr)),
+        }
     }
 
     fn ranges(&self) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, ApplyError> {
@@ -121,6 +177,36 @@ impl ReadBack for KernelMaps {
             Family::V4 => in_use(&self.backends4, map::BACKENDS4, from, most, Either::V4),
             Family::V6 => in_use(&self.backends6, map::BACKENDS6, from, most, Either::V6),
         }
+    }
+}
+
+/// Some frontends and addresses behind `after`, and where to go on.
+fn some_frontends<A: Copy + Default>(
+    map: &impl IterableMap<FrontendKey<A>, Frontend>,
+    name: &'static str,
+    after: Option<Place>,
+    either: impl Fn(A) -> Either,
+) -> Result<(Snapshot, Option<Place>), ApplyError>
+where
+    FrontendKey<A>: Pod,
+{
+    let mut snapshot = Snapshot::default();
+    let mut steps = Steps::new(FrontendKey::default(), Frontend::default());
+    let (elements, next) = step(&mut steps, map, name, after)?;
+    elements.for_each(|(key, value)| note_frontend(&mut snapshot, key, value, &either));
+    Ok((snapshot, next))
+}
+
+/// Whether a map has an element.
+pub(super) fn has<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<bool, ApplyError> {
+    match map.get(key, 0) {
+        Ok(_) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(source) => Err(failed("read", name)(source)),
     }
 }
 

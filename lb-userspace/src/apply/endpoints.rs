@@ -7,16 +7,17 @@ use std::{collections::HashMap as Counts, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
 };
-use lb_common::abi::{Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
+use lb_common::abi::{Address, Either, FrontendKey, from_ip, map, port_to_wire, to_ip};
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
-    audit::step,
+    audit::{has, step},
     bulk::write_all,
     encode::{backend, free_backend},
     failed, gone,
+    known::Known,
 };
 use crate::{
     plan::{BackendSlot, Differences, Family, How, Snapshot, SnapshotBackend},
@@ -56,7 +57,7 @@ impl Endpoints {
 
 impl<A> OfFamily<A>
 where
-    A: Copy + Default + Eq + std::hash::Hash + 'static,
+    A: Address + Default + Eq + std::hash::Hash + 'static,
     FrontendKey<A>: Pod,
 {
     fn new(name: &'static str, map: HashMap<MapData, FrontendKey<A>, u32>) -> Self {
@@ -127,24 +128,24 @@ where
         }
     }
 
-    /// Puts back endpoints that are not there any more, of those that `most` slots from `from` on hold. Returns where to go
-    /// on.
+    /// Puts back endpoints that are not there any more, and the bits of their addresses, of those that `most` slots from
+    /// `from` on hold. Returns where to go on.
     pub(super) fn mend(
         &mut self,
         from: usize,
         most: usize,
+        known: &Known,
         found: &mut Differences,
     ) -> Result<Option<usize>, ApplyError> {
         let next = from.saturating_add(most).min(self.by_index.len());
         let held = self.by_index.get(from..next).unwrap_or_default();
         for key in held.iter().flatten() {
-            match self.map.get(key, 0) {
-                Ok(_) => {}
-                Err(MapError::KeyNotFound) => {
-                    self.map.insert(key, 0, 0).map_err(failed("write", self.name))?;
-                    found.note(self.name, How::Lost);
-                }
-                Err(source) => return Err(failed("read", self.name)(source)),
+            if known.mend(key.addr)? {
+                found.note(map::KNOWN, How::Lost);
+            }
+            if !has(&self.map, self.name, key)? {
+                self.map.insert(key, 0, 0).map_err(failed("write", self.name))?;
+                found.note(self.name, How::Lost);
             }
         }
         Ok((next < self.by_index.len()).then_some(next))
@@ -194,7 +195,7 @@ impl KernelMaps {
             .try_for_each(|slots| self.endpoints.put_all(slots))?;
         self.endpoints.v4.sweep()?;
         self.endpoints.v6.sweep()?;
-        self.learn_addresses().map(drop)
+        self.learn_addresses()
     }
 
     /// Writes slots by a few system calls. Their endpoints are known before the first flow can go there.

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Either, FrontendKey, KnownBit, from_ip, map, to_ip};
+use lb_common::abi::{Address, Either, FrontendKey, KnownBit, from_ip, map, to_ip};
 
 use super::{ApplyError, KernelMaps, V4, V6, audit::for_each};
 use crate::sys::MappedArray;
@@ -41,15 +41,24 @@ impl Known {
 
     /// An entry of the address is about to come.
     pub(super) fn add(&self, addr: IpAddr) -> Result<(), ApplyError> {
-        let bit = bit_of(addr);
+        self.set(bit_of(addr)).map(drop)
+    }
+
+    /// Sets the bit of an address that has an entry; true if it was not set.
+    pub(super) fn mend<A: Address>(&self, addr: A) -> Result<bool, ApplyError> {
+        self.set(KnownBit::of(addr))
+    }
+
+    fn set(&self, bit: KnownBit) -> Result<bool, ApplyError> {
         // Nobody else writes here.
         let word = self.bits.get(bit.word).ok_or_else(|| outside(bit))?;
         if word & bit.mask != 0 {
-            return Ok(());
+            return Ok(false);
         }
         self.bits
             .set(bit.word, word | bit.mask)
-            .ok_or_else(|| outside(bit))
+            .ok_or_else(|| outside(bit))?;
+        Ok(true)
     }
 }
 
@@ -60,12 +69,11 @@ impl KernelMaps {
         if self.known.gone < GONE {
             return Ok(());
         }
-        self.learn_addresses().map(drop)
+        self.learn_addresses()
     }
 
-    /// Works out all bits anew, from the maps. No bit that is needed is 0 meanwhile. Returns how many were 0 that are not to
-    /// be so.
-    pub(super) fn learn_addresses(&mut self) -> Result<u64, ApplyError> {
+    /// Works out all bits anew, from the maps. No bit that is needed is 0 meanwhile.
+    pub(super) fn learn_addresses(&mut self) -> Result<(), ApplyError> {
         let mut words = vec![0; self.known.bits.len()];
         let mut add = |addr: IpAddr| {
             let bit = bit_of(addr);
@@ -80,16 +88,13 @@ impl KernelMaps {
             add(to_ip(Either::V6(key.addr)));
         })?;
         self.endpoints.for_each_address(add);
-        let mut missing = 0;
         for (index, word) in (0..).zip(words) {
-            let held = self.known.bits.get(index).unwrap_or(word);
-            missing += u64::from((word & !held).count_ones());
             self.known.bits.set(index, word).ok_or(ApplyError::NoElement {
                 name: map::KNOWN,
                 index,
             })?;
         }
         self.known.gone = 0;
-        Ok(missing)
+        Ok(())
     }
 }

@@ -99,7 +99,7 @@ impl KernelMaps {
 }
 
 /// Takes in an element of FRONTENDS.
-fn note_frontend<A: Copy>(
+pub(super) fn note_frontend<A: Copy>(
     snapshot: &mut Snapshot,
     key: FrontendKey<A>,
     value: Frontend,

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
 };
 
 use super::{
@@ -83,11 +84,11 @@ impl Addresses {
         self.held.contains_key(addr)
     }
 
-    /// The addresses of a family that are known to be in the kernel.
-    pub(super) fn known(&self, family: Family) -> impl Iterator<Item = &IpAddr> {
-        let held = self.held.iter().filter(|(_, kind)| kind.is_some());
-        held.map(|(addr, _)| addr)
-            .filter(move |addr| Family::of(**addr) == family)
+    /// The addresses behind `after` that are known to be in the kernel.
+    pub(super) fn known(&self, after: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let held = self.held.range((begin, Bound::Unbounded));
+        held.filter(|(_, kind)| kind.is_some()).map(|(addr, _)| *addr)
     }
 
     /// Somebody has removed an address. Returns who wants it.

@@ -7,6 +7,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Bound,
     time::Instant,
 };
 
@@ -26,10 +28,14 @@ use crate::{
         BackendSlot, Differences, Family, FrontendAddr, How, ReadBack, Snapshot, SnapshotBackend,
         SnapshotFrontend,
     },
+    sys::Place,
 };
 
 /// Services whose tables and backends are compared at once: some milliseconds.
 const SERVICES_AT_ONCE: usize = 64;
+
+/// Frontends, or addresses, that are looked for at once.
+const FRONTENDS_AT_ONCE: usize = 1_024;
 
 /// Slots of BACKENDS that are looked at at once.
 const BACKENDS_AT_ONCE: u32 = 8_192;
@@ -37,8 +43,12 @@ const BACKENDS_AT_ONCE: u32 = 8_192;
 /// A part of the maps, to be compared in one go. The parts follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Frontends of a family, and addresses.
-    Frontends(Family),
+    /// Frontends and addresses of a family, from that place in the map on.
+    Frontends(Family, Option<Place>),
+    /// Frontends that are not there any more, behind that one.
+    LostFrontends(Option<FrontendAddr>),
+    /// Addresses that are not there any more, behind that one.
+    LostAddresses(Option<IpAddr>),
     /// Source ranges.
     Ranges,
     /// Elements of SERVICES that are nobody's.
@@ -51,7 +61,7 @@ pub enum Part {
 
 impl Part {
     /// Where a comparison begins.
-    pub const FIRST: Self = Self::Frontends(Family::V4);
+    pub const FIRST: Self = Self::Frontends(Family::V4, None);
 }
 
 const fn of_family(family: Family, [v4, v6]: [&'static str; 2]) -> &'static str {
@@ -92,14 +102,23 @@ impl Ledger {
         found: &mut Differences,
     ) -> Result<Option<Part>, R::Error> {
         Ok(match part {
-            Part::Frontends(family) => {
-                let snapshot = maps.frontends(family)?;
+            Part::Frontends(family, after) => {
+                let (snapshot, next) = maps.frontends(family, after)?;
                 self.compare_frontends(family, &snapshot, now, found);
                 self.compare_addresses(family, &snapshot, found);
-                Some(match family {
-                    Family::V4 => Part::Frontends(Family::V6),
-                    Family::V6 => Part::Ranges,
+                Some(match (family, next) {
+                    (_, Some(_)) => Part::Frontends(family, next),
+                    (Family::V4, None) => Part::Frontends(Family::V6, None),
+                    (Family::V6, None) => Part::LostFrontends(None),
                 })
+            }
+            Part::LostFrontends(after) => {
+                let next = self.find_lost_frontends(after, maps, now, found)?;
+                Some(next.map_or(Part::LostAddresses(None), |last| Part::LostFrontends(Some(last))))
+            }
+            Part::LostAddresses(after) => {
+                let next = self.find_lost_addresses(after, maps, found)?;
+                Some(next.map_or(Part::Ranges, |last| Part::LostAddresses(Some(last))))
             }
             Part::Ranges => {
                 self.compare_ranges(&maps.ranges()?, now, found);
@@ -135,16 +154,6 @@ impl Ledger {
         found: &mut Differences,
     ) {
         let name = of_family(family, FRONTENDS);
-        let ours = self.frontends.iter();
-        let ours =
-            ours.filter(|(frontend, record)| frontend.family() == family && **record != Record::Unsure);
-        let lost = ours.filter(|(frontend, _)| !snapshot.frontends.contains_key(frontend));
-        let lost: Vec<FrontendAddr> = lost.map(|(frontend, _)| *frontend).collect();
-        for frontend in lost {
-            found.note(name, How::Lost);
-            self.unlink(&frontend, now);
-            self.dirty.extend(self.wanted_frontends.get(&frontend).cloned());
-        }
         for (frontend, held) in &snapshot.frontends {
             let held = known(held);
             match self.frontends.get(frontend) {
@@ -167,16 +176,6 @@ impl Ledger {
 
     fn compare_addresses(&mut self, family: Family, snapshot: &Snapshot, found: &mut Differences) {
         let name = of_family(family, FRONTENDS);
-        let ours = self.addresses.known(family);
-        let lost: Vec<_> = ours
-            .filter(|addr| !snapshot.addresses.contains_key(addr))
-            .copied()
-            .collect();
-        for addr in lost {
-            found.note(name, How::Lost);
-            let wanted_by = self.addresses.lost(&addr);
-            self.dirty.extend(wanted_by);
-        }
         for (addr, kind) in &snapshot.addresses {
             if self.addresses.may_be(addr, *kind) {
                 continue;
@@ -186,6 +185,57 @@ impl Ledger {
             let wanted_by = self.addresses.changed(*addr, *kind);
             self.dirty.extend(wanted_by);
         }
+    }
+
+    /// Finds frontends that somebody has removed, among some behind `after`. Returns the last of these, if there are more.
+    fn find_lost_frontends<R: ReadBack>(
+        &mut self,
+        after: Option<FrontendAddr>,
+        maps: &R,
+        now: Instant,
+        found: &mut Differences,
+    ) -> Result<Option<FrontendAddr>, R::Error> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut ours = self.frontends.range((begin, Bound::Unbounded));
+        let (mut lost, mut last) = (Vec::new(), None);
+        for (frontend, record) in ours.by_ref().take(FRONTENDS_AT_ONCE) {
+            last = Some(*frontend);
+            if *record != Record::Unsure && !maps.has_frontend(frontend)? {
+                lost.push(*frontend);
+            }
+        }
+        let next = last.filter(|_| ours.next().is_some());
+        for frontend in lost {
+            found.note(of_family(frontend.family(), FRONTENDS), How::Lost);
+            self.unlink(&frontend, now);
+            self.dirty.extend(self.wanted_frontends.get(&frontend).cloned());
+        }
+        Ok(next)
+    }
+
+    /// The same for addresses.
+    fn find_lost_addresses<R: ReadBack>(
+        &mut self,
+        after: Option<IpAddr>,
+        maps: &R,
+        found: &mut Differences,
+    ) -> Result<Option<IpAddr>, R::Error> {
+        let mut ours = self.addresses.known(after);
+        let (mut lost, mut last) = (Vec::new(), None);
+        for addr in ours.by_ref().take(FRONTENDS_AT_ONCE) {
+            last = Some(addr);
+            if !maps.has_address(addr)? {
+                lost.push(addr);
+            }
+        }
+        let next = last.filter(|_| ours.next().is_some());
+        drop(ours);
+        for addr in lost {
+            found.note(of_family(Family::of(addr), FRONTENDS), How::Lost);
+            let wanted_by = self.addresses.lost(&addr);
+            self.dirty.extend(wanted_by);
+        }
+        Ok(next)
     }
 
     fn compare_ranges(
@@ -316,7 +366,8 @@ impl Entry {
         let Some(table) = &self.table else {
             return Ok(None);
         };
-        let Some(tables) = Tables::held(&table.content, &self.slots) else {
+        let tables = Tables::held(&table.content, &self.slots);
+        let Some(tables) = tables.and_then(|tables| tables.of_total(table.total())) else {
             return Ok(None);
         };
         let expected = table

@@ -3,22 +3,40 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use ipnet::IpNet;
 
-use super::{BackendSlot, Family, Snapshot, SnapshotBackend, TableRef};
+use super::{BackendSlot, Family, FrontendAddr, Snapshot, SnapshotBackend, TableRef};
+use crate::sys::Place;
 
 /// Whatever holds what plans have brought about, and can be asked for it a part at a time.
 pub trait ReadBack {
     /// Why something cannot be read.
     type Error;
 
-    /// The frontends and addresses of a family; nothing else of a snapshot.
+    /// Some frontends and addresses of a family, those behind `after`, and nothing else of a snapshot; and where to go on.
     ///
     /// # Errors
     /// The map cannot be read.
-    fn frontends(&self, family: Family) -> Result<Snapshot, Self::Error>;
+    fn frontends(
+        &self,
+        family: Family,
+        after: Option<Place>,
+    ) -> Result<(Snapshot, Option<Place>), Self::Error>;
+
+    /// Whether there is a frontend, whatever it leads to.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn has_frontend(&self, frontend: &FrontendAddr) -> Result<bool, Self::Error>;
+
+    /// Whether there is an entry of an address.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn has_address(&self, addr: IpAddr) -> Result<bool, Self::Error>;
 
     /// The source ranges of both families, by service.
     ///

@@ -9,18 +9,27 @@ use crate::{
     desired::Sources,
     diff::Part,
     plan::{Differences, Op, ReadBack, Snapshot, TableRef},
+    sys::Place,
 };
 
 impl ReadBack for Model {
     type Error = Infallible;
 
-    fn frontends(&self, family: Family) -> Result<Snapshot, Infallible> {
+    fn frontends(&self, family: Family, _: Option<Place>) -> Result<(Snapshot, Option<Place>), Infallible> {
         let mut snapshot = self.snapshot();
         snapshot
             .frontends
             .retain(|frontend, _| frontend.family() == family);
         snapshot.addresses.retain(|addr, _| Family::of(*addr) == family);
-        Ok(snapshot)
+        Ok((snapshot, None))
+    }
+
+    fn has_frontend(&self, frontend: &FrontendAddr) -> Result<bool, Infallible> {
+        Ok(self.frontends.contains_key(frontend))
+    }
+
+    fn has_address(&self, addr: IpAddr) -> Result<bool, Infallible> {
+        Ok(self.addresses.contains_key(&addr))
     }
 
     fn ranges(&self) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, Infallible> {
@@ -300,6 +309,43 @@ fn source_ranges_are_put_right() {
         model.ranges.insert(51, [net("203.0.113.0/24")].into());
     };
     found(write, "1 lost in RANGES4, 2 added in RANGES4", 4);
+}
+
+/// More than are looked for at once.
+const MANY: u16 = 2_100;
+
+#[test]
+fn of_many_frontends_and_addresses_the_lost_ones_are_found() {
+    let frontend = |n: u16| FrontendAddr {
+        addr: [10, 0, (n >> 8) as u8, n as u8].into(),
+        ..frontend(0)
+    };
+    let limits = Limits {
+        max_services: MANY.into(),
+        max_frontends: 2 * u32::from(MANY),
+        ..LIMITS
+    };
+    let all: Wanted = (0..MANY)
+        .map(|n| {
+            let key = tcp(&format!("s{n}"));
+            let kind = FrontendKind::ClusterIp;
+            let port = ServicePort {
+                frontends: [(frontend(n), kind)].into(),
+                addresses: [(frontend(n).addr, kind)].into(),
+                ..ServicePort::default()
+            };
+            (key, port)
+        })
+        .collect();
+    let mut node = Node::new(limits);
+    node.reach(&all);
+    node.model.strict = false;
+    for n in [0, 1_023, 1_024, 2_047, 2_048, MANY - 1] {
+        node.model.frontends.remove(&frontend(n));
+        node.model.addresses.remove(&frontend(n + 1).addr);
+    }
+    assert_eq!(node.audit().to_string(), "11 lost in FRONTENDS4");
+    assert_eq!(node.reach(&all), 0);
 }
 
 #[test]
