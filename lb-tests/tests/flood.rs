@@ -59,13 +59,28 @@ fn change(event: u64) -> (&'static str, String, Value) {
     ("endpointslices", slice, json!({"endpoints": endpoints}))
 }
 
-/// How many changes of slices the agent of a node has heard of.
-fn heard(node: &Host) -> Result<u64> {
-    let metrics = get(node, at([127, 0, 0, 1], METRICS), "/metrics")?;
-    let mut lines = metrics.body.lines();
-    let count =
-        lines.find_map(|line| line.strip_prefix("kubeproxy_sync_proxy_rules_endpoint_changes_total "));
-    Ok(count.context("no count of changes")?.parse()?)
+/// What the agent of a node has counted.
+#[derive(Clone, Copy)]
+struct Counted {
+    /// Changes of slices that it has heard of.
+    heard: f64,
+    /// Seconds that it has kept a CPU busy.
+    busy: f64,
+}
+
+impl Counted {
+    fn of(node: &Host) -> Result<Self> {
+        let metrics = get(node, at([127, 0, 0, 1], METRICS), "/metrics")?;
+        let value = |name: &str| -> Result<f64> {
+            let mut lines = metrics.body.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+        };
+        Ok(Self {
+            heard: value("kubeproxy_sync_proxy_rules_endpoint_changes_total")?,
+            busy: value("process_cpu_seconds_total")?,
+        })
+    }
 }
 
 #[test]
@@ -93,7 +108,7 @@ fn flood() -> Result<()> {
     let agent = cluster.agent(1, &QUIET)?;
     let (node, pod) = (lab.node(1), lab.pod(1, 1));
     eventually(PATIENCE, || kernel_view::agrees(&cluster, 1))?;
-    let before = (heard(node)?, counted(lab, 1, "new_flow")?);
+    let (before, flows) = (Counted::of(node)?, counted(lab, 1, "new_flow")?);
     let asking = [
         (pod, web()[0]),
         (pod, web()[1]),
@@ -115,16 +130,18 @@ fn flood() -> Result<()> {
     })
     .with_context(|| agent.log())?;
     // Each was an event of a watch: no list stood in for those before it.
-    let heard = heard(node)? - before.0;
+    let agents = Counted::of(node)?;
+    let heard = (agents.heard - before.heard) as u64;
     ensure!(heard == EVENTS, "the agent heard of {heard} changes");
-    let asked = counted(lab, 1, "new_flow")? - before.1;
+    let asked = counted(lab, 1, "new_flow")? - flows;
     ensure!(asked >= ASKED, "only {asked} requests were packets");
     let lists = api.requests(Verb::List, "endpointslices");
     ensure!(lists == 1, "{lists} lists");
     eprintln!(
         "{EVENTS} changes were taken in {took:.1?}, {:.0} a second, beside {asked} requests of a pod; the kernel had the \
-         last of them {after:.1?} later",
-        EVENTS as f64 / took.as_secs_f64()
+         last of them {after:.1?} later; the agent used {:.1} s of a CPU",
+        EVENTS as f64 / took.as_secs_f64(),
+        agents.busy - before.busy
     );
     Ok(())
 }
