@@ -66,7 +66,7 @@ reasons! {
     18 Truncated Pass "truncated" "Ends before its headers do.";
     19 Malformed Pass "malformed" "A header field contradicts itself or the length of the packet.";
     20 Fragment Pass "fragment" "Later fragment of a datagram that is not translated, as far as is known.";
-    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP, UDP and SCTP, or an ICMP message that is about neither TCP nor UDP.";
+    21 OtherProtocol Pass "other_protocol" "Transport protocol other than TCP, UDP and SCTP, or an ICMP message that is about none of these.";
     22 ExtensionHeader Pass "extension_header" "IPv6 with extension headers that are not walked over: encrypted, authenticated, unknown, or too many.";
     23 NotService Pass "not_service" "Not sent to a service.";
     24 NotReply Pass "not_reply" "Leaves the node and answers no recorded flow.";

@@ -31,7 +31,7 @@ use crate::{
     verdict::Reason,
 };
 
-/// Decides on a packet that is neither TCP nor UDP.
+/// Decides on a packet that is neither TCP, UDP nor SCTP.
 #[inline(always)]
 pub(super) fn process<F, P, T, E>(
     packet: &mut P,
@@ -206,7 +206,8 @@ fn quoted_checksum<A: Address, P: Packet>(
     let udp = match work.quoted.key.proto() {
         proto::TCP => false,
         proto::UDP => true,
-        // The checksum of SCTP covers no addresses, and its ports stay.
+        // The checksum of SCTP (CRC32c) covers no addresses, and what of the packet is quoted does not suffice to bring it
+        // up to date where the ports change (RFC 9260, section 6.8); a receiver cannot check it for the same reason.
         _ => return Ok(Delta::default()),
     };
     // The word that holds it: length and checksum, or checksum and urgent pointer.
