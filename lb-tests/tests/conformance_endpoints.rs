@@ -174,13 +174,17 @@ fn policy_local_keeps_traffic_on_the_node_and_the_client_s_address() -> Result<(
     )?;
     for (node, server) in [(1, near), (2, far)] {
         let addrs = addresses(lab.node(node), outer.node_ports[0]);
-        answered_by(&[lab.client()], &addrs, &[server])?;
-        for addr in addrs {
-            let answer = http_get(lab.client(), addr)?;
-            ensure!(
-                answer.client.ip() == address(lab.client(), addr),
-                "{answer:?}: the client's address is kept"
-            );
+        let strangers = play.strangers(node);
+        answered_by(&strangers, &addrs, &[server])?;
+        for client in strangers {
+            for addr in addrs {
+                let answer = http_get(client, addr)?;
+                ensure!(
+                    answer.client.ip() == address(client, addr),
+                    "{answer:?}: the address of {} is kept",
+                    client.name
+                );
+            }
         }
     }
     Ok(())
@@ -208,7 +212,7 @@ fn terminating_endpoints_stand_in_when_no_other_is_ready() -> Result<()> {
     answered_by(&clients, &all.at(80), &[near, far])?;
     for (service, servers) in [(&all, &[near, far][..]), (&local, &[near])] {
         let addrs = addresses(lab.node(1), service.node_ports[0]);
-        answered_by(&[lab.client()], &addrs, servers)?;
+        answered_by(&play.strangers(1), &addrs, servers)?;
     }
     Ok(())
 }

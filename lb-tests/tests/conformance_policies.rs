@@ -37,8 +37,8 @@ fn a_health_check_fails_with_only_terminating_endpoints_which_still_serve() -> R
     let served = |node: usize, server: &Host| -> Result<()> {
         play.lead(node)?;
         let node_port = addresses(lab.node(node), web.node_ports[0]);
-        let addrs = [node_port, Play::balancer(80)].concat();
-        answered_over(&Over::ALL, &[client], &addrs, &[server])
+        answered_over(&Over::ALL, &play.strangers(node), &node_port, &[server])?;
+        answered_over(&Over::ALL, &[client], &Play::balancer(80), &[server])
     };
     for (node, server) in [(1, near), (2, far)] {
         health_checks(lab, node, port, 1)?;

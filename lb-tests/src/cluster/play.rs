@@ -67,6 +67,13 @@ impl Play {
         [pod, node, self.lab().client()]
     }
 
+    /// Clients to whom a node, 1 or 2, is another machine: the client outside, a pod of the other node, and a process of it.
+    pub fn strangers(&self, node: usize) -> [&Host; 3] {
+        let lab = self.lab();
+        let (other, pod) = if node == 1 { (2, 3) } else { (1, 1) };
+        [lab.client(), lab.pod(other, pod), lab.node(other)]
+    }
+
     /// Two servers, one on each of the first two nodes.
     pub fn servers(&self) -> [&Host; 2] {
         [self.lab().pod(1, 2), self.lab().pod(2, 1)]
