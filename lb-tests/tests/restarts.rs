@@ -40,7 +40,9 @@ fn restarts() -> Result<()> {
         (lab.pod(1, 1), web()[0]),
         (lab.pod(1, 1), web()[1]),
         (lab.node(1), web()[0]),
+        (lab.node(1), web()[1]),
         (lab.client(), at(lab.node(1).v4, NODE_PORT)),
+        (lab.client(), at(lab.node(1).v6, NODE_PORT)),
     ];
     let clients = clients
         .into_iter()
