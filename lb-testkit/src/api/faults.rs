@@ -47,6 +47,7 @@ pub struct Order {
     fault: Fault,
     verb: Option<Verb>,
     resource: Option<resources::Id>,
+    door: Option<usize>,
     /// How many requests it meets yet.
     left: Option<u32>,
 }
@@ -59,6 +60,7 @@ impl Order {
             fault,
             verb: None,
             resource: None,
+            door: None,
             left: None,
         }
     }
@@ -81,6 +83,14 @@ impl Order {
         self
     }
 
+    /// Only for requests that come by one address ([`ApiServer::urls`](super::ApiServer::urls) has them in this order): of
+    /// several servers of one cluster, one has the fault.
+    #[must_use]
+    pub const fn at(mut self, index: usize) -> Self {
+        self.door = Some(index);
+        self
+    }
+
     /// Only for the next requests, this many.
     #[must_use]
     pub const fn times(mut self, requests: u32) -> Self {
@@ -88,8 +98,8 @@ impl Order {
         self
     }
 
-    fn covers(&self, resource: Option<resources::Id>) -> bool {
-        self.resource.is_none() || self.resource == resource
+    fn covers(&self, resource: Option<resources::Id>, door: usize) -> bool {
+        (self.resource.is_none() || self.resource == resource) && self.door.is_none_or(|one| one == door)
     }
 }
 
@@ -100,6 +110,8 @@ pub struct OrderId(u64);
 /// What a request meets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
+    /// The door that it came by.
+    pub(crate) door: usize,
     /// Orders that hold it back until they are lifted.
     pub(crate) held: Vec<OrderId>,
     /// Orders that keep its watch mute until they are lifted.
@@ -155,27 +167,33 @@ impl Faults {
         self.orders.iter().any(|(id, _)| ids.contains(id))
     }
 
-    /// Whether open watches of a resource show nothing.
-    pub(crate) fn silent(&self, resource: resources::Id) -> bool {
+    /// Whether open watches of a resource that came by a door show nothing.
+    pub(crate) fn silent(&self, resource: resources::Id, door: usize) -> bool {
         self.orders.iter().any(|(_, order)| {
             order.fault == Fault::Silence
-                && order.covers(Some(resource))
+                && order.covers(Some(resource), door)
                 && order.verb.is_none_or(|verb| verb == Verb::Watch)
         })
     }
 
-    /// Whether open watches of a resource show events twice.
-    pub(crate) fn twice(&self, resource: resources::Id) -> bool {
+    /// Whether open watches of a resource that came by a door show events twice.
+    pub(crate) fn twice(&self, resource: resources::Id, door: usize) -> bool {
         self.orders
             .iter()
-            .any(|(_, order)| order.fault == Fault::Twice && order.covers(Some(resource)))
+            .any(|(_, order)| order.fault == Fault::Twice && order.covers(Some(resource), door))
     }
 
-    /// What a request meets.
-    pub(crate) fn plan(&mut self, verb: Verb, resource: Option<resources::Id>) -> Plan {
-        let mut plan = Plan::default();
+    /// What a request meets that comes by a door.
+    pub(crate) fn plan(&mut self, verb: Verb, resource: Option<resources::Id>, door: usize) -> Plan {
+        let mut plan = Plan {
+            door,
+            ..Plan::default()
+        };
         for (id, order) in &mut self.orders {
-            if !order.covers(resource) || order.verb.is_some_and(|one| one != verb) || order.left == Some(0) {
+            if !order.covers(resource, door)
+                || order.verb.is_some_and(|one| one != verb)
+                || order.left == Some(0)
+            {
                 continue;
             }
             if let Some(left) = &mut order.left {
@@ -210,26 +228,37 @@ mod tests {
             .resource("services")
             .times(2);
         let id = faults.add(order);
-        assert!(!faults.plan(Verb::Watch, Some(SERVICES)).reset);
-        assert!(!faults.plan(Verb::List, Some(NODES)).reset);
-        assert!(!faults.plan(Verb::List, None).reset);
-        assert!(faults.plan(Verb::List, Some(SERVICES)).reset);
-        assert!(faults.plan(Verb::List, Some(SERVICES)).reset);
-        assert!(!faults.plan(Verb::List, Some(SERVICES)).reset);
+        assert!(!faults.plan(Verb::Watch, Some(SERVICES), 0).reset);
+        assert!(!faults.plan(Verb::List, Some(NODES), 0).reset);
+        assert!(!faults.plan(Verb::List, None, 0).reset);
+        assert!(faults.plan(Verb::List, Some(SERVICES), 0).reset);
+        assert!(faults.plan(Verb::List, Some(SERVICES), 0).reset);
+        assert!(!faults.plan(Verb::List, Some(SERVICES), 0).reset);
         assert!(faults.any(&[id]));
         assert_eq!(faults.lift(id), None);
         assert!(!faults.any(&[id]));
     }
 
     #[test]
+    fn an_order_for_one_address_meets_what_comes_by_it() {
+        let mut faults = Faults::default();
+        faults.add(Order::new(Fault::Reset).at(1));
+        let id = faults.add(Order::new(Fault::Silence).at(1));
+        assert_eq!(faults.plan(Verb::List, Some(SERVICES), 0), Plan::default());
+        let plan = faults.plan(Verb::List, Some(SERVICES), 1);
+        assert!(plan.reset && plan.held == [id]);
+        assert!(!faults.silent(SERVICES, 0) && faults.silent(SERVICES, 1));
+    }
+
+    #[test]
     fn silence_covers_open_watches_and_new_requests() {
         let mut faults = Faults::default();
         let id = faults.add(Order::new(Fault::Silence).resource("nodes"));
-        assert!(faults.silent(NODES) && !faults.silent(SERVICES));
-        assert_eq!(faults.plan(Verb::List, Some(NODES)).held, [id]);
-        assert_eq!(faults.plan(Verb::List, Some(SERVICES)), Plan::default());
+        assert!(faults.silent(NODES, 0) && !faults.silent(SERVICES, 0));
+        assert_eq!(faults.plan(Verb::List, Some(NODES), 0).held, [id]);
+        assert_eq!(faults.plan(Verb::List, Some(SERVICES), 0), Plan::default());
         faults.lift(id);
-        assert!(!faults.silent(NODES));
+        assert!(!faults.silent(NODES, 0));
     }
 
     #[test]
@@ -237,7 +266,7 @@ mod tests {
         let mut faults = Faults::default();
         let one = faults.add(Order::new(Fault::Short(0)).resource("services"));
         let all = faults.add(Order::new(Fault::Short(3)));
-        assert_eq!(faults.plan(Verb::List, Some(SERVICES)).short, Some(3));
+        assert_eq!(faults.plan(Verb::List, Some(SERVICES), 0).short, Some(3));
         assert_eq!(faults.lift(one), Some(Some(SERVICES)));
         assert_eq!(faults.lift(all), Some(None));
         assert_eq!(faults.lift(all), None);

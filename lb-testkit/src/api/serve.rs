@@ -52,7 +52,7 @@ pub(crate) async fn accept(
             let id = state.connections_so_far;
             let counted = Counted(shared.clone(), id);
             // It runs once this is done, so it is noted before it can end.
-            let task = tokio::spawn(connection(counted, acceptor.clone(), stream));
+            let task = tokio::spawn(connection(counted, door, acceptor.clone(), stream));
             state.connections.insert(id, (door, task.abort_handle()));
         });
     }
@@ -67,7 +67,7 @@ impl Drop for Counted {
     }
 }
 
-async fn connection(counted: Counted, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn connection(counted: Counted, door: usize, acceptor: TlsAcceptor, stream: TcpStream) {
     // Events are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
     // A client that does not trust the certificate, or goes away, is its own affair.
@@ -75,15 +75,19 @@ async fn connection(counted: Counted, acceptor: TlsAcceptor, stream: TcpStream) 
         return;
     };
     let shared = &counted.0;
-    let service = service_fn(|request| respond(shared, request));
+    let service = service_fn(|request| respond(shared, door, request));
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// Answers a request; an error closes the connection without an answer.
-async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Answer>> {
+/// Answers a request that came by a door; an error closes the connection without an answer.
+async fn respond(
+    shared: &Arc<Shared>,
+    door: usize,
+    request: Request<Incoming>,
+) -> io::Result<Response<Answer>> {
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let target = Target::parse(&path);
@@ -92,7 +96,10 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result
         None => Ok(Verb::Get),
     };
     let plan = match &verb {
-        Ok(verb) => shared.admit(*verb, target.as_ref().map(|target| target.id)).await,
+        Ok(verb) => {
+            let resource = target.as_ref().map(|target| target.id);
+            shared.admit(*verb, resource, door).await
+        }
         Err(_) => Plan::default(),
     };
     if plan.reset {

@@ -194,13 +194,13 @@ impl Shared {
         }
     }
 
-    /// Counts a request, and returns what it meets, once no order holds it back.
-    pub(crate) async fn admit(&self, verb: Verb, resource: Option<resources::Id>) -> Plan {
+    /// Counts a request that came by a door, and returns what it meets, once no order holds it back.
+    pub(crate) async fn admit(&self, verb: Verb, resource: Option<resources::Id>, door: usize) -> Plan {
         let plan = self.change(|state| {
             if let Some(resource) = resource {
                 *state.requests.entry((verb, resource)).or_default() += 1;
             }
-            state.faults.plan(verb, resource)
+            state.faults.plan(verb, resource, door)
         });
         if !plan.held.is_empty() {
             self.wait(|state| (!state.faults.any(&plan.held)).then_some(()))

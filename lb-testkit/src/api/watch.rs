@@ -175,14 +175,14 @@ impl Watch {
     }
 
     fn is_silent(&self, state: &State) -> bool {
-        state.faults.silent(self.target.id) || state.faults.any(&self.plan.mute)
+        state.faults.silent(self.target.id, self.plan.door) || state.faults.any(&self.plan.mute)
     }
 
     /// What is to be done now.
     fn step(&self, state: &mut State) -> Step {
         let silent = self.is_silent(state);
         let version = state.store.version();
-        let twice = self.plan.twice || state.faults.twice(self.target.id);
+        let twice = self.plan.twice || state.faults.twice(self.target.id, self.plan.door);
         let Some(own) = state.watches.get_mut(&self.id) else {
             return Step::End(End::Close);
         };
