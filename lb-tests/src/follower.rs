@@ -98,7 +98,7 @@ impl Follower {
             masters: Vec::new(),
             timeout: IMPATIENCE,
         };
-        let source = runtime.block_on(Kubernetes::start(&address, "node1"))?;
+        let source = runtime.block_on(Kubernetes::start(&address, "node1", &[]))?;
         Ok(Self {
             runtime,
             source,

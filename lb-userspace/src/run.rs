@@ -112,7 +112,7 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let source = match &config.source {
         config::Source::Manifests(folder) => Source::Manifests(Manifests::start(folder)?),
         config::Source::Kubernetes(server) => {
-            Source::Kubernetes(Kubernetes::start(server, &config.node_name).await?)
+            Source::Kubernetes(Kubernetes::start(server, &config.node_name, &config.service_cidrs).await?)
         }
     };
     let features = probe::check()?;

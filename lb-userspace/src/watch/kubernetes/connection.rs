@@ -1,32 +1,24 @@
 //! How the API server is reached: from a kubeconfig, or by the service account of the pod that the agent runs in.
 //!
-//! Of several addresses one is used until it does not answer, then the next. Connections that die without a word (a
+//! Of several addresses one is used until it does not answer, then the next ([`Servers`]). Connections that die without a word (a
 //! server whose machine is gone, a firewall that forgot them) are noticed by TCP within [`DEAD_AFTER`].
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{env, net::IpAddr, path::PathBuf, time::Duration};
 
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use ipnet::IpNet;
 use kube::{
     Client, Config,
     client::{Body, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use thiserror::Error;
-use tower::{BoxError, Service, ServiceBuilder};
+use tower::ServiceBuilder;
 
+use super::servers::Servers;
 use crate::{cli::config::ApiServer, errors::chain};
 
 /// A connection is given up when the server has not acknowledged anything for so long.
@@ -88,15 +80,15 @@ pub enum ConnectionError {
 pub(super) struct Place {
     /// Its addresses.
     pub(super) urls: Vec<String>,
-    /// The address is the one that pods are told: a cluster IP, which somebody must serve.
-    pub(super) is_cluster_ip: bool,
+    /// The first of them that is a cluster IP, which somebody must serve.
+    pub(super) cluster_ip: Option<String>,
 }
 
-/// Sets up a client. Nothing is sent yet.
-pub(super) async fn connect(server: &ApiServer) -> Result<(Client, Place), ConnectionError> {
-    let (mut config, from_pod) = match &server.kubeconfig {
-        Some(file) => (from_file(file.clone()).await?, false),
-        None => (from_pod(server)?, true),
+/// Sets up a client. Nothing is sent yet. `cidrs` are networks of cluster IPs.
+pub(super) async fn connect(server: &ApiServer, cidrs: &[IpNet]) -> Result<(Client, Place), ConnectionError> {
+    let mut config = match &server.kubeconfig {
+        Some(file) => from_file(file.clone()).await?,
+        None => from_pod(server)?,
     };
     if config.accept_invalid_certs {
         // The authorities of the system would be asked for all the same, and an image from scratch has none.
@@ -113,7 +105,7 @@ pub(super) async fn connect(server: &ApiServer) -> Result<(Client, Place), Conne
     };
     let place = Place {
         urls: urls.iter().map(ToString::to_string).collect(),
-        is_cluster_ip: from_pod && server.masters.is_empty(),
+        cluster_ip: cluster_ip(&urls, env::var(SERVICE_HOST).ok().as_deref(), cidrs),
     };
     let client = client(&config, urls, server.timeout).map_err(|error| match &server.kubeconfig {
         Some(file) if config.root_cert.is_none() && !config.accept_invalid_certs => {
@@ -151,10 +143,29 @@ async fn from_file(file: PathBuf) -> Result<Config, ConnectionError> {
 fn from_pod(server: &ApiServer) -> Result<Config, ConnectionError> {
     // With --master the pod's environment need not name the server, only the service account is taken from it.
     let config = match server.masters.first() {
-        Some(_) if std::env::var_os(SERVICE_HOST).is_none() => Config::incluster_dns(),
+        Some(_) if env::var_os(SERVICE_HOST).is_none() => Config::incluster_dns(),
         _ => Config::incluster(),
     };
     config.map_err(|error| ConnectionError::NotInCluster(chain(&error)))
+}
+
+/// The first of the servers whose address is a cluster IP. The networks of its family tell; without any, it is the address that
+/// pods are told.
+fn cluster_ip(urls: &[http::Uri], told: Option<&str>, cidrs: &[IpNet]) -> Option<String> {
+    let ip = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let told = told.and_then(|host| ip(host).ok());
+    let mut hosts = urls.iter().filter_map(|url| ip(url.host()?).ok());
+    let found = hosts.find(|host| {
+        let mut own = cidrs
+            .iter()
+            .filter(|net| net.addr().is_ipv4() == host.is_ipv4())
+            .peekable();
+        match own.peek() {
+            Some(_) => own.any(|net| net.contains(host)),
+            None => told == Some(*host),
+        }
+    });
+    found.map(|host| host.to_string())
 }
 
 fn parse(url: &str) -> Result<http::Uri, ConnectionError> {
@@ -186,137 +197,9 @@ fn client(config: &Config, urls: Vec<http::Uri>, timeout: Duration) -> Result<Cl
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
-/// Sends requests to one of several API servers: to the same one until it cannot be reached.
-#[derive(Clone)]
-pub(super) struct Servers<S> {
-    urls: Arc<[http::Uri]>,
-    /// Counts up with each failure; the server is the one at this place, going round.
-    current: Arc<AtomicUsize>,
-    /// How long an answer may take to begin.
-    timeout: Duration,
-    inner: S,
-}
-
-impl<S> Servers<S> {
-    /// `inner` asks the server that a request names. An answer must begin within `timeout`.
-    pub(super) fn new(urls: Vec<http::Uri>, timeout: Duration, inner: S) -> Self {
-        Self {
-            urls: urls.into(),
-            current: Arc::default(),
-            timeout,
-            inner,
-        }
-    }
-}
-
-impl<S, B> Service<http::Request<B>> for Servers<S>
-where
-    S: Service<http::Request<B>>,
-    S::Future: Send + 'static,
-    S::Response: 'static,
-    S::Error: Into<BoxError> + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let turn = self.current.load(Ordering::Relaxed);
-        if let Some(url) = self.urls.get(turn % self.urls.len().max(1))
-            && let Some(uri) = at(url, request.uri())
-        {
-            *request.uri_mut() = uri;
-        }
-        let answer = self.inner.call(request);
-        let (current, limit) = (self.current.clone(), self.timeout);
-        Box::pin(async move {
-            let answer = match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer.map_err(Into::into),
-                Err(_) => Err(format!("no answer within {limit:?}").into()),
-            };
-            if answer.is_err() {
-                // Of several requests that fail together one moves on.
-                let _ = current.compare_exchange(
-                    turn,
-                    turn.wrapping_add(1),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
-            }
-            answer
-        })
-    }
-}
-
-/// The address of a request at a server: the server's, with its path before that of the request.
-fn at(server: &http::Uri, request: &http::Uri) -> Option<http::Uri> {
-    let path = request
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
-    let before = server.path().trim_end_matches('/');
-    http::Uri::builder()
-        .scheme(server.scheme()?.clone())
-        .authority(server.authority()?.clone())
-        .path_and_query(format!("{before}{path}"))
-        .build()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn uri(text: &str) -> http::Uri {
-        text.parse().expect("a URI")
-    }
-
-    #[test]
-    fn requests_go_to_the_server_with_its_path_before_theirs() {
-        for (server, wanted) in [
-            (
-                "https://192.0.2.1:6443",
-                "https://192.0.2.1:6443/api/v1/nodes?limit=1",
-            ),
-            (
-                "https://[2001:db8::1]:6443/",
-                "https://[2001:db8::1]:6443/api/v1/nodes?limit=1",
-            ),
-            (
-                "https://a.example/k8s/c1",
-                "https://a.example/k8s/c1/api/v1/nodes?limit=1",
-            ),
-        ] {
-            let found = at(&uri(server), &uri("/api/v1/nodes?limit=1"));
-            assert_eq!(found, Some(uri(wanted)), "{server}");
-        }
-    }
-
-    #[test]
-    fn the_next_server_is_asked_when_one_cannot_be_reached() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let inner = tower::service_fn(|request: http::Request<()>| async move {
-            match request.uri().host() {
-                Some("a") => Err("away"),
-                host => Ok(host.unwrap_or_default().to_owned()),
-            }
-        });
-        let urls = vec![uri("https://a"), uri("https://b")];
-        let mut servers = Servers::new(urls, Duration::from_secs(10), inner);
-        let mut ask = || {
-            let answer = runtime.block_on(servers.call(http::Request::get("/x").body(()).unwrap()));
-            answer.map_err(|error| error.to_string())
-        };
-        assert_eq!(ask(), Err("away".to_owned()));
-        assert_eq!(ask(), Ok("b".to_owned()));
-        assert_eq!(ask(), Ok("b".to_owned()), "and it is kept");
-    }
 
     #[test]
     fn a_master_is_a_url_with_a_server() {
@@ -325,5 +208,43 @@ mod tests {
             assert!(error.contains("https://192.0.2.10:6443"), "{error}");
         }
         assert!(parse("https://192.0.2.1:6443").is_ok());
+    }
+
+    #[test]
+    fn a_cluster_ip_is_what_pods_are_told_unless_the_networks_say_otherwise() {
+        let nets = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|net| net.parse().unwrap()).collect() };
+        let (own, service) = ("https://192.0.2.1:6443", "https://10.96.0.1:443");
+        for (urls, told, cidrs, found) in [
+            ([own, service], Some("10.96.0.1"), nets(&[]), Some("10.96.0.1")),
+            ([own, service], None, nets(&[]), None),
+            ([own, service], None, nets(&["10.96.0.0/16"]), Some("10.96.0.1")),
+            // The variable was set to the server's own address, as some deployments do.
+            ([own, own], Some("192.0.2.1"), nets(&["10.96.0.0/16"]), None),
+            (
+                [own, own],
+                Some("192.0.2.1"),
+                nets(&["fd00::/112"]),
+                Some("192.0.2.1"),
+            ),
+            (
+                ["https://[fd00::1]/x", own],
+                Some("fd00:0::1"),
+                nets(&[]),
+                Some("fd00::1"),
+            ),
+            (
+                ["https://api.example:6443", own],
+                Some("api.example"),
+                nets(&[]),
+                None,
+            ),
+        ] {
+            let urls = urls.map(|url| parse(url).unwrap());
+            assert_eq!(
+                cluster_ip(&urls, told, &cidrs).as_deref(),
+                found,
+                "{urls:?} {told:?} {cidrs:?}"
+            );
+        }
     }
 }

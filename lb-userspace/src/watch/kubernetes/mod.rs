@@ -1,7 +1,9 @@
 //! The Kubernetes API as a source of events.
 //!
 //! ```text
-//!   connection ── client: kubeconfig or service account, several servers, dead peers
+//!   connection ── client: kubeconfig or service account, dead peers
+//!   servers ───── several servers as one
+//!   begun ─────── word of watches that the server begins to answer
 //!   watch ─────── one kind: list, watch, list anew when that gets nowhere
 //!   trouble ───── what went wrong, in words, with the remedy
 //!   status ────── whether the server is reached
@@ -10,15 +12,22 @@
 //! Nothing that the server does takes an object away, but an event that says so, or a list that is complete. Everything runs
 //! on a thread of its own: decoding fifty thousand events a second must not hold up the maps.
 
+mod begun;
 mod connection;
+#[cfg(test)]
+mod outage_tests;
+mod servers;
 #[cfg(test)]
 mod silence_tests;
 mod status;
+#[cfg(test)]
+mod testing;
 mod trouble;
 mod watch;
 
 use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
@@ -84,18 +93,19 @@ struct Started {
 }
 
 impl Kubernetes {
-    /// Begins to follow the server.
+    /// Begins to follow the server. Where an address of it is in one of `cidrs`, networks of cluster IPs, what is told of
+    /// trouble says so.
     ///
     /// # Errors
     /// The configuration cannot be used. That the server does not answer is none.
-    pub async fn start(server: &ApiServer, node: &str) -> Result<Self, KubernetesError> {
+    pub async fn start(server: &ApiServer, node: &str, cidrs: &[IpNet]) -> Result<Self, KubernetesError> {
         let (sender, events) = mpsc::channel(QUEUE_EVENTS);
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = oneshot::channel();
-        let (server, node) = (server.clone(), node.to_owned());
+        let (server, node, cidrs) = (server.clone(), node.to_owned(), cidrs.to_vec());
         let thread = std::thread::Builder::new()
             .name("kubernetes".into())
-            .spawn(move || run(&server, &node, sender, stopped, ready))
+            .spawn(move || run(&server, &cidrs, &node, sender, stopped, ready))
             .map_err(KubernetesError::Thread)?;
         Ok(Self {
             events,
@@ -158,6 +168,7 @@ impl Drop for Kubernetes {
 /// The thread.
 fn run(
     server: &ApiServer,
+    cidrs: &[IpNet],
     node: &str,
     events: mpsc::Sender<Event>,
     stopped: oneshot::Receiver<()>,
@@ -172,7 +183,7 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let (client, place) = match connection::connect(server).await {
+        let (client, place) = match connection::connect(server, cidrs).await {
             Ok(connected) => connected,
             Err(error) => {
                 let _ = ready.send(Err(error.into()));

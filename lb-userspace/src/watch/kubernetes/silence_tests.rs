@@ -2,7 +2,6 @@
 //! are made up behind it, and with tokio's clock, which leaps over the time in which nothing happens.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -10,29 +9,18 @@ use std::{
     time::Duration,
 };
 
-use axum::body::{Body, Bytes};
-use futures_util::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1;
-use kube::Client;
-use serde_json::{Value, json};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, timeout_at},
-};
+use axum::body::Body;
+use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
-    ApiState, Context, Object, SERVICE_FIELDS, SERVICE_LABELS, Status, Watch,
-    connection::{Place, Servers},
+    ApiState,
+    testing::{Answer, Watched, endless, leaping, list, service, services, watched},
 };
-use crate::{
-    index::{Index, ServiceName},
-    watch::Kind,
-};
+use crate::index::{Index, ServiceName};
 
 /// How long the server says nothing.
 const SILENCE: Duration = Duration::from_secs(300);
-/// `--api-timeout` unless said otherwise.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// kube waits up to half a minute between two attempts, and an attempt may have begun in the silence.
 const BACK: Duration = Duration::from_secs(60);
 
@@ -44,14 +32,6 @@ struct Server {
     asked: Mutex<Vec<(Instant, String)>>,
 }
 
-fn service(name: &str, version: u32) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": "default", "resourceVersion": version.to_string()},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
-    })
-}
-
 impl Server {
     /// There are `mail`, `web` and `old` until the silence begins, and `new` in the place of `old` from then on.
     fn list(&self) -> Body {
@@ -60,11 +40,7 @@ impl Server {
         } else {
             (7, service("old", 6))
         };
-        let list = json!({
-            "apiVersion": "v1", "kind": "ServiceList", "metadata": {"resourceVersion": version.to_string()},
-            "items": [service("mail", 4), other, service("web", 5)],
-        });
-        list.to_string().into()
+        list(version, &[service("mail", 4), other, service("web", 5)])
     }
 
     /// What one that was at version 7 has missed, and then nothing more, without an end.
@@ -74,16 +50,11 @@ impl Server {
             json!({"type": "ADDED", "object": service("new", 9)}),
         ];
         let is_first = self.asked.lock().unwrap().len() <= 2;
-        let told = missed
-            .iter()
-            .filter(|_| !is_first && query.contains("resourceVersion=7"));
-        let lines: Vec<_> = told
-            .map(|event| Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))))
-            .collect();
-        Body::from_stream(stream::iter(lines).chain(stream::pending()))
+        let has_missed = !is_first && query.contains("resourceVersion=7");
+        endless(if has_missed { &missed } else { &[] })
     }
 
-    async fn answer(self: Arc<Self>, query: String) -> Result<http::Response<Body>, Infallible> {
+    async fn answer(self: Arc<Self>, query: String) -> Answer {
         self.asked.lock().unwrap().push((Instant::now(), query.clone()));
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
@@ -97,17 +68,13 @@ impl Server {
     }
 }
 
-/// The names that an index has, until `end`; after each event `check` looks at them.
-async fn pump(
-    index: &mut Index,
-    events: &mut mpsc::Receiver<crate::watch::Event>,
-    end: Instant,
-    check: impl Fn(&[&str]),
-) {
-    while let Ok(event) = timeout_at(end, events.recv()).await {
-        index.handle(event.expect("the watch goes on"));
+/// Has the index follow until `end`; after each event `check` looks at its names.
+async fn pump(index: &mut Index, watch: &mut Watched, end: Instant, check: impl Fn(&[&str])) {
+    let take = |event| {
+        index.handle(event);
         check(&names(index));
-    }
+    };
+    watch.told(end, take).await;
 }
 
 fn names(index: &Index) -> Vec<&str> {
@@ -116,50 +83,22 @@ fn names(index: &Index) -> Vec<&str> {
 
 async fn five_minutes() {
     let server = Arc::new(Server::default());
-    let place = Place {
-        urls: vec!["https://192.0.2.1:6443/".to_owned()],
-        is_cluster_ip: false,
-    };
-    let inner = {
+    let mut watch = {
         let server = server.clone();
-        tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            server
-                .clone()
-                .answer(request.uri().query().unwrap_or_default().to_owned())
-        })
+        watched(services(), move |query| server.clone().answer(query))
     };
-    let urls = vec!["https://192.0.2.1:6443".parse().unwrap()];
-    let (sender, mut events) = mpsc::channel(64);
-    let context = Context {
-        client: Client::new(Servers::new(urls, PATIENCE, inner), "default"),
-        events: sender,
-        status: Arc::new(Status::new(place)),
-        patience: PATIENCE,
-    };
-    let state = context.status.subscribe();
-    let watch = Watch::<v1::Service> {
-        kind: Kind::Service,
-        labels: Some(SERVICE_LABELS),
-        fields: Some(SERVICE_FIELDS.to_owned()),
-        read: |reader, service| Object::Service(reader.service(service).into()),
-    };
-    let watching = tokio::spawn(watch.follow(context, Arc::new(Notify::new())));
+    let state = watch.state.clone();
     let mut index = Index::doubting();
-    pump(
-        &mut index,
-        &mut events,
-        Instant::now() + Duration::from_secs(1),
-        |_| {},
-    )
-    .await;
+    let soon = Instant::now() + Duration::from_secs(1);
+    pump(&mut index, &mut watch, soon, |_| {}).await;
     assert_eq!(names(&index), ["mail", "old", "web"]);
     assert_eq!(*state.borrow(), ApiState::Reached);
 
     server.silent.store(true, Ordering::Relaxed);
     let begin = Instant::now();
     let unchanged = |names: &[&str]| assert_eq!(names, ["mail", "old", "web"], "nothing goes for silence");
-    pump(&mut index, &mut events, begin + SILENCE, unchanged).await;
-    assert!(matches!(*state.borrow(), ApiState::Away { .. }), "{state:?}");
+    pump(&mut index, &mut watch, begin + SILENCE, unchanged).await;
+    assert!(watch.is_away(), "{state:?}");
     let asked: Vec<_> = server.asked.lock().unwrap()[2..].to_vec();
     // A watch ends after 2 to 3 minutes, and is waited for 5 s longer. From then on it is tried again, in moderation.
     let first = asked.first().expect("it asks again").0 - begin;
@@ -170,7 +109,7 @@ async fn five_minutes() {
     assert!((3..=20).contains(&asked.len()), "{asked:?}");
 
     server.silent.store(false, Ordering::Relaxed);
-    pump(&mut index, &mut events, Instant::now() + BACK, |names| {
+    pump(&mut index, &mut watch, Instant::now() + BACK, |names| {
         assert!(names.contains(&"mail") && names.contains(&"web"), "{names:?}");
     })
     .await;
@@ -181,18 +120,12 @@ async fn five_minutes() {
         server.asked.lock().unwrap()
     );
     assert_eq!(*state.borrow(), ApiState::Reached);
-    watching.abort();
 }
 
 #[test]
 fn five_minutes_without_a_word_take_nothing_away_and_what_was_missed_comes_after_them() {
     // When a watch ends is left to chance; with it, how far the attempts have come when the server speaks again.
     for _ in 0..20 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(five_minutes());
+        leaping().block_on(five_minutes());
     }
 }

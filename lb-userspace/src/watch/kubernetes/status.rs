@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::{
     connection::Place,
-    trouble::{Trouble, Troubles},
+    trouble::{Trouble, Troubles, may_lack},
 };
 use crate::watch::Kind;
 
@@ -68,7 +68,7 @@ impl Status {
     pub(super) fn trouble(&self, kind: Kind, trouble: &Trouble) {
         let text = trouble.text(kind, &self.place);
         if self.troubles().apply(kind, trouble, Instant::now()) {
-            if *trouble == Trouble::Unknown {
+            if *trouble == Trouble::Unknown && may_lack(kind) {
                 info!("{text}; going on without");
             } else {
                 error!("{text}");
@@ -98,8 +98,10 @@ impl Status {
             self.node.send_replace(true);
         }
         let mut troubles = self.troubles();
-        if troubles.delete(kind) {
-            info!(kind = %kind, "the API server answers again");
+        match troubles.delete(kind) {
+            Some(trouble) if trouble.is_general() => info!("the API server answers again"),
+            Some(_) => info!(kind = %kind, "the API server lists these again"),
+            None => {}
         }
         if !Kind::NEEDED.iter().any(|kind| troubles.has(*kind)) {
             self.state.send_if_modified(|state| {

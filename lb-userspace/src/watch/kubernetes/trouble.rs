@@ -1,7 +1,8 @@
 //! What can go wrong with the API server, told once, with the remedy.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    mem::{Discriminant, discriminant},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,14 @@ use crate::{errors::chain, watch::Kind};
 
 /// The same trouble is told again after this time.
 const REPEAT: Duration = Duration::from_secs(300);
+/// … and after this one, if it was over meanwhile: a server that comes and goes is not to fill the log.
+const COMES_AGAIN: Duration = Duration::from_secs(60);
+
+/// Whether a server need not have objects of a kind: ServiceCIDRs are new in Kubernetes 1.33. Where others are not found,
+/// something else has answered, such as a proxy that reaches no API server.
+pub(super) fn may_lack(kind: Kind) -> bool {
+    kind == Kind::ServiceCidr
+}
 
 /// A kind of trouble.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,24 +72,32 @@ impl Trouble {
         })
     }
 
-    /// Whether it is the same trouble, whatever the words.
-    fn is_like(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
+    /// What it concerns: one kind, or (`None`) the server as a whole, which is told once and not for each kind.
+    fn scope(&self, kind: Kind) -> Option<Kind> {
+        (!self.is_general()).then_some(kind)
+    }
+
+    /// Whether the server as a whole is concerned.
+    pub(super) fn is_general(&self) -> bool {
+        !matches!(self, Self::Forbidden(_) | Self::Unknown)
     }
 
     /// What to tell, with the remedy.
     pub(super) fn text(&self, kind: Kind, place: &Place) -> String {
         let urls = place.urls.join(", ");
         match self {
-            Self::Unreachable(why) if place.is_cluster_ip => format!(
-                "cannot reach the API server at {urls}: {why}. This is the cluster IP of the Service kubernetes, which \
-                 nobody may serve on this node before the agent has listed the Services; give it the API server's own \
-                 address with --master, or a --kubeconfig that names it"
-            ),
-            Self::Unreachable(why) => format!(
-                "cannot reach the API server at {urls}: {why}; check that it runs, that its address and certificate \
-                 authority are right, and that the network lets the node through"
-            ),
+            Self::Unreachable(why) => {
+                let remedy = match &place.cluster_ip {
+                    Some(ip) => format!(
+                        ". {ip} is a cluster IP, which nobody may serve on this node before the agent has listed the \
+                         Services; give it the API server's own address with --master, or a --kubeconfig that names it"
+                    ),
+                    None => "; check that it runs, that its address and certificate authority are right, and that the \
+                             network lets the node through"
+                        .to_owned(),
+                };
+                format!("cannot reach the API server at {urls}: {why}{remedy}")
+            }
             Self::Unauthorized(why) => format!(
                 "the API server at {urls} does not accept the agent's credentials: {why}; renew the token or \
                  certificate of the kubeconfig, or of the pod's service account"
@@ -89,8 +106,13 @@ impl Trouble {
                 "the agent may not list and watch {}: {why}; grant it by RBAC, as deploy/base/rbac.yaml does",
                 resource(kind)
             ),
-            Self::Unknown => format!(
+            Self::Unknown if may_lack(kind) => format!(
                 "the API server at {urls} has no {}: it is too old, or the address leads elsewhere",
+                resource(kind)
+            ),
+            Self::Unknown => format!(
+                "the API server at {urls} does not find {} (404); check that the address leads to an API server, and that \
+                 what stands before it reaches one",
                 resource(kind)
             ),
             Self::Server(why) => format!("the API server at {urls} cannot answer: {why}"),
@@ -112,34 +134,75 @@ fn resource(kind: Kind) -> &'static str {
 
 /// The troubles that there are, so that each is told once, and its end as well.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(BTreeMap<Kind, (Trouble, Instant)>);
+pub(super) struct Troubles {
+    present: BTreeMap<Kind, Trouble>,
+    told: Vec<Told>,
+    /// Where trouble is the last word that was told.
+    open: BTreeSet<Option<Kind>>,
+}
+
+/// A trouble that was told.
+#[derive(Debug)]
+struct Told {
+    scope: Option<Kind>,
+    trouble: Discriminant<Trouble>,
+    at: Instant,
+    /// It was over since.
+    ended: bool,
+}
 
 impl Troubles {
     /// There is trouble with a kind. Returns whether it is to be told: it is new, or it lasts.
     pub(super) fn apply(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> bool {
-        // Trouble with the server as a whole is told once, not for each kind.
-        let of_server = !matches!(trouble, Trouble::Forbidden(_) | Trouble::Unknown);
-        let told = self
-            .0
+        self.present.insert(kind, trouble.clone());
+        self.mark_ended();
+        let (scope, like) = (trouble.scope(kind), discriminant(trouble));
+        let before = self
+            .told
             .iter()
-            .filter(|(other, _)| of_server || **other == kind)
-            .any(|(_, (known, at))| known.is_like(trouble) && now.duration_since(*at) < REPEAT);
-        let at = match self.0.get(&kind) {
-            Some((known, at)) if told && known.is_like(trouble) => *at,
-            _ => now,
-        };
-        self.0.insert(kind, (trouble.clone(), at));
-        !told
+            .position(|told| told.scope == scope && told.trouble == like);
+        if let Some(before) = before {
+            let told = &self.told[before];
+            let quiet = if told.ended { COMES_AGAIN } else { REPEAT };
+            if now.duration_since(told.at) < quiet {
+                return false;
+            }
+            self.told.swap_remove(before);
+        }
+        self.told.push(Told {
+            scope,
+            trouble: like,
+            at: now,
+            ended: false,
+        });
+        self.open.insert(scope);
+        true
     }
 
-    /// A kind is watched again. Returns whether that ends trouble with it.
-    pub(super) fn delete(&mut self, kind: Kind) -> bool {
-        self.0.remove(&kind).is_some()
+    /// A kind is watched again. Returns the trouble that was told and is over by that.
+    pub(super) fn delete(&mut self, kind: Kind) -> Option<Trouble> {
+        let trouble = self.present.remove(&kind)?;
+        self.mark_ended();
+        let scope = trouble.scope(kind);
+        let lasts = self
+            .present
+            .iter()
+            .any(|(kind, trouble)| trouble.scope(*kind) == scope);
+        (!lasts && self.open.remove(&scope)).then_some(trouble)
+    }
+
+    fn mark_ended(&mut self) {
+        for told in &mut self.told {
+            let is_it = |(kind, trouble): (&Kind, &Trouble)| {
+                trouble.scope(*kind) == told.scope && discriminant(trouble) == told.trouble
+            };
+            told.ended |= !self.present.iter().any(is_it);
+        }
     }
 
     /// Whether there is any with a kind.
     pub(super) fn has(&self, kind: Kind) -> bool {
-        self.0.contains_key(&kind)
+        self.present.contains_key(&kind)
     }
 }
 
@@ -147,57 +210,101 @@ impl Troubles {
 mod tests {
     use super::*;
 
-    fn place(is_cluster_ip: bool) -> Place {
+    fn place(cluster_ip: Option<&str>) -> Place {
         Place {
             urls: vec!["https://192.0.2.1:6443/".into()],
-            is_cluster_ip,
+            cluster_ip: cluster_ip.map(str::to_owned),
         }
     }
 
     #[test]
     fn every_trouble_names_the_server_or_the_resource_and_a_remedy() {
-        for (trouble, is_cluster_ip, words) in [
+        for (trouble, cluster_ip, words) in [
             (
                 Trouble::Unreachable("refused".into()),
-                false,
+                None,
                 ["192.0.2.1", "check that it runs"],
             ),
             (
                 Trouble::Unreachable("timeout".into()),
-                true,
-                ["cluster IP", "--master"],
+                Some("10.96.0.1"),
+                ["10.96.0.1 is a cluster IP", "--master"],
             ),
             (
                 Trouble::Unauthorized("Unauthorized".into()),
-                false,
+                None,
                 ["credentials", "renew"],
             ),
             (
                 Trouble::Forbidden("no".into()),
-                false,
+                None,
                 ["list and watch services", "RBAC"],
             ),
-            (Trouble::Server("503 busy".into()), false, ["192.0.2.1", "503"]),
-            (Trouble::Silent, false, ["192.0.2.1", "again"]),
+            (Trouble::Server("503 busy".into()), None, ["192.0.2.1", "503"]),
+            (
+                Trouble::Unknown,
+                None,
+                ["services (404)", "what stands before it"],
+            ),
+            (Trouble::Silent, None, ["192.0.2.1", "again"]),
         ] {
-            let text = trouble.text(Kind::Service, &place(is_cluster_ip));
+            let text = trouble.text(Kind::Service, &place(cluster_ip));
             for word in words {
                 assert!(text.contains(word), "{text}");
             }
         }
     }
 
+    fn away(why: &str) -> Trouble {
+        Trouble::Unreachable(why.into())
+    }
+
     #[test]
     fn the_same_trouble_is_told_once_for_all_kinds_and_again_after_a_while() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        let away = |why: &str| Trouble::Unreachable(why.into());
+        let forbidden = Trouble::Forbidden("x".into());
         assert!(troubles.apply(Kind::Service, &away("a"), now));
         assert!(!troubles.apply(Kind::Service, &away("b"), now));
         assert!(!troubles.apply(Kind::Node, &away("a"), now));
-        assert!(troubles.apply(Kind::Node, &Trouble::Forbidden("x".into()), now));
-        assert!(troubles.apply(Kind::EndpointSlice, &Trouble::Forbidden("x".into()), now));
+        assert!(troubles.apply(Kind::Node, &forbidden, now));
+        assert!(troubles.apply(Kind::EndpointSlice, &forbidden, now));
+        assert!(!troubles.apply(Kind::Service, &away("a"), now + REPEAT - COMES_AGAIN));
         assert!(troubles.apply(Kind::Service, &away("a"), now + REPEAT));
-        assert!(troubles.delete(Kind::Service) && !troubles.delete(Kind::Service));
+        assert_eq!(troubles.delete(Kind::Service), Some(away("a")));
+        assert_eq!(troubles.delete(Kind::Service), None);
         assert!(troubles.has(Kind::EndpointSlice) && !troubles.has(Kind::Service));
+        assert_eq!(troubles.delete(Kind::Node), Some(forbidden));
+    }
+
+    #[test]
+    fn the_end_is_told_once_when_no_kind_has_trouble_with_the_server_any_more() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let broken = Trouble::Server("503".into());
+        assert!(troubles.apply(Kind::Service, &away("a"), now));
+        assert!(!troubles.apply(Kind::Node, &away("a"), now));
+        assert!(troubles.apply(Kind::Service, &broken, now), "it has changed");
+        assert_eq!(troubles.delete(Kind::Node), None);
+        assert_eq!(troubles.delete(Kind::Service), Some(broken));
+    }
+
+    #[test]
+    fn trouble_that_comes_and_goes_is_told_once_a_minute() {
+        let (mut troubles, begin) = (Troubles::default(), Instant::now());
+        let (mut told, mut ended) = (0, 0);
+        for second in 0..600 {
+            let now = begin + Duration::from_secs(second);
+            told += u32::from(troubles.apply(Kind::Service, &away("a"), now));
+            if second % 2 == 1 {
+                ended += u32::from(troubles.delete(Kind::Service).is_some());
+            }
+        }
+        assert_eq!((told, ended), (10, 10));
+        // It stays now: that is told when the minute is over, and not later.
+        let (last, end) = (begin + Duration::from_secs(600), Some(away("a")));
+        assert!(troubles.apply(Kind::Service, &away("a"), last));
+        assert_eq!(troubles.delete(Kind::Service), end);
+        assert!(!troubles.apply(Kind::Service, &away("a"), last + COMES_AGAIN / 2));
+        assert!(troubles.apply(Kind::Service, &away("a"), last + COMES_AGAIN));
+        assert_eq!(troubles.delete(Kind::Service), end);
     }
 }

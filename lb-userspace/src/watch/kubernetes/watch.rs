@@ -4,6 +4,8 @@
 //!
 //! - A watch that cannot be started is tried again from the same version for ever; that version may be one that the server
 //!   cannot serve any more without saying so. After [`MOST_FAILURES`] failures in a row a new watcher lists anew.
+//! - A watch that goes on from a version and has nothing to tell looks like one that is not there. One that has begun, and has
+//!   not failed for a while, works: trouble is over, and later failures are not in a row with earlier ones.
 //! - A list that stops in the middle is waited for without end; after the patience given it is begun anew.
 //! - Events of a version that was seen already (repeated, or out of order behind a broken proxy) are left out: a watch tells
 //!   versions in rising order, and they can be compared (KEP-5504).
@@ -26,10 +28,14 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Notify, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-use super::{status::Status, trouble::Trouble};
+use super::{
+    begun::Begun,
+    status::Status,
+    trouble::{Trouble, may_lack},
+};
 use crate::{
     objects::Reader,
     watch::{Event, Kind, Object},
@@ -75,41 +81,59 @@ enum Left {
     Asked,
     /// It does not get anywhere.
     Stuck,
-    /// The server has no such kind.
-    Unknown,
+    /// The server has no such kind, and need not have it.
+    Lacking,
+}
+
+/// What outlives a watcher.
+#[derive(Default)]
+struct Course {
+    reader: Reader,
+    /// Failures in a row.
+    failures: u32,
+    /// The last pause between two watchers.
+    pause: Duration,
 }
 
 /// A server without a kind is asked again after this time: it may be upgraded.
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
+const LACKING_PAUSE: Duration = Duration::from_secs(600);
 
 impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    /// Tells what there is and what changes, until nobody listens. `relist` asks for a new list.
-    pub(super) async fn follow(self, context: Context, relist: Arc<Notify>) {
-        let mut reader = Reader::default();
-        let mut pause = Duration::ZERO;
+    /// Tells what there is and what changes, until nobody listens. `relist` asks for a new list, and ends any pause.
+    pub(super) async fn follow(self, mut context: Context, relist: Arc<Notify>) {
+        let (begun, mut course) = (Begun::default(), Course::default());
+        context.client = begun.client(&context.client);
         loop {
-            match self.watch(&context, &relist, &mut reader).await {
+            let pause = match self.watch(&context, &begun, &relist, &mut course).await {
                 Left::Closed => return,
-                Left::Asked => pause = Duration::ZERO,
-                Left::Stuck => {
-                    pause = (2 * pause).clamp(Duration::from_secs(1), LONGEST_PAUSE);
-                    sleep(pause).await;
+                Left::Asked => {
+                    course.pause = Duration::ZERO;
+                    continue;
                 }
-                Left::Unknown => sleep(UNKNOWN_PAUSE).await,
+                Left::Stuck => {
+                    course.pause = (2 * course.pause).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+                    course.pause
+                }
+                Left::Lacking => LACKING_PAUSE,
+            };
+            if timeout(pause, relist.notified()).await.is_ok() {
+                course.pause = Duration::ZERO;
             }
         }
     }
 
-    async fn watch(&self, context: &Context, relist: &Notify, reader: &mut Reader) -> Left {
+    async fn watch(&self, context: &Context, begun: &Begun, relist: &Notify, course: &mut Course) -> Left {
         let api: Api<K> = Api::all(context.client.clone());
         let stream = watcher(api, self.config())
             .modify(|object| object.meta_mut().managed_fields = None)
             .default_backoff();
         pin_mut!(stream);
-        let (mut failures, mut listed, mut seen) = (0, false, 0);
+        begun.forget();
+        course.failures = 0;
+        let (mut listed, mut seen) = (false, 0);
         loop {
             let next = async {
                 if listed {
@@ -120,6 +144,12 @@ where
             let next = tokio::select! {
                 next = next => next,
                 () = relist.notified() => return Left::Asked,
+                () = begun.steady() => {
+                    begun.forget();
+                    (course.failures, course.pause) = (0, Duration::ZERO);
+                    context.status.fine(self.kind);
+                    continue;
+                }
             };
             match next {
                 Err(_) => {
@@ -131,9 +161,9 @@ where
                     listed = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
                     // A list begins with each attempt, also where none succeeds.
                     if !matches!(event, watcher::Event::Init) {
-                        failures = 0;
+                        course.failures = 0;
                     }
-                    let Some(event) = self.event(event, reader, &mut seen) else {
+                    let Some(event) = self.event(event, &mut course.reader, &mut seen) else {
                         continue;
                     };
                     if !matches!(event, Event::Init(_)) {
@@ -144,19 +174,25 @@ where
                     }
                 }
                 Ok(Some(Err(error))) => {
-                    failures += 1;
-                    if let Some(trouble) = Trouble::of(&error) {
-                        context.status.trouble(self.kind, &trouble);
-                        if trouble == Trouble::Unknown {
-                            return Left::Unknown;
-                        }
-                    }
-                    if failures >= MOST_FAILURES {
-                        return Left::Stuck;
+                    begun.forget();
+                    if let Some(left) = self.failed(&error, &context.status, course) {
+                        return left;
                     }
                 }
             }
         }
+    }
+
+    /// The watcher has failed. It goes on, unless there is a reason to leave it.
+    fn failed(&self, error: &watcher::Error, status: &Status, course: &mut Course) -> Option<Left> {
+        course.failures += 1;
+        if let Some(trouble) = Trouble::of(error) {
+            status.trouble(self.kind, &trouble);
+            if trouble == Trouble::Unknown && may_lack(self.kind) {
+                return Some(Left::Lacking);
+            }
+        }
+        (course.failures >= MOST_FAILURES).then_some(Left::Stuck)
     }
 
     fn config(&self) -> watcher::Config {
