@@ -11,8 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{Host, Lab, Server, Wiring, api::Verb, http_get, output};
 use lb_tests::{
     agent::eventually,
-    cluster::{Cluster, answered_by, unanswered},
-    http::get,
+    cluster::{Cluster, answered_by, api_is, unanswered},
     kernel_view,
     manifests::Manifest,
     stage::{at, web},
@@ -27,9 +26,6 @@ const NOTICED: Duration = Duration::from_secs(60);
 /// How long it may take until it is back: kube waits up to half a minute between two attempts.
 const BACK: Duration = Duration::from_secs(90);
 
-const HEALTHZ: u16 = 10_256;
-const METRICS: u16 = 10_249;
-
 /// A Service of the given number with an endpoint on each of these pods.
 fn service(lab: &Lab, name: &str, number: u16, pods: &[(usize, usize)]) -> Manifest {
     let manifest = Manifest::new(name, number).port(80, 8080, None);
@@ -41,19 +37,6 @@ fn service(lab: &Lab, name: &str, number: u16, pods: &[(usize, usize)]) -> Manif
 /// The first address of a Service of that number.
 fn address(number: u8) -> SocketAddr {
     at([10, 96, 0, number], 80)
-}
-
-/// What the agent's own servers say of the API server.
-fn told(node: &Host, state: &str) -> Result<()> {
-    let health = get(node, at(node.v4, HEALTHZ), "/healthz")?;
-    ensure!(health.status == 200, "what is served is right still: {health:?}");
-    let health = health.json()?;
-    ensure!(health["api"]["state"] == state, "{health}");
-    ensure!(health["serving"] == "current", "{health}");
-    let metrics = get(node, at([127, 0, 0, 1], METRICS), "/metrics")?;
-    let line = format!("fairlead_api_state{{state=\"{state}\"}} 1\n");
-    ensure!(metrics.body.contains(&line), "no {line} in {}", metrics.body);
-    Ok(())
 }
 
 /// Connections of a node to the API server that its kernel holds for established.
@@ -84,7 +67,7 @@ fn silent() -> Result<()> {
     }
     let mut agents = cluster.agents(&[])?;
     let (node, client) = (lab.node(1), lab.pod(1, 1));
-    eventually(BACK, || told(node, "reached"))?;
+    eventually(BACK, || api_is(node, "reached"))?;
     eventually(BACK, || kernel_view::agrees(&cluster, 1))?;
     let everybody = [
         (client, web()[0]),
@@ -103,7 +86,7 @@ fn silent() -> Result<()> {
         agents[0]
             .process()
             .wait_for("cannot reach the API server", NOTICED)?;
-        eventually(NOTICED, || told(node, "away"))?;
+        eventually(NOTICED, || api_is(node, "away"))?;
         // Nothing has told the node's kernel, so it was its own patience that ended them.
         eventually(NOTICED, || {
             let open = established(node)?;
@@ -113,9 +96,9 @@ fn silent() -> Result<()> {
         thread::sleep(SILENCE.saturating_sub(begin.elapsed()));
         ensure!(http_get(client, address(11))?.server == "n1-b");
         ensure!(http_get(client, address(12))?.server == "n1-b");
-        told(node, "away")?;
+        api_is(node, "away")?;
         lab.end_silence(lab.client())?;
-        eventually(BACK, || told(node, "reached"))?;
+        eventually(BACK, || api_is(node, "reached"))?;
         for node in [1, 2] {
             eventually(BACK, || kernel_view::agrees(&cluster, node))?;
         }

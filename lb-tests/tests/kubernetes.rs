@@ -4,13 +4,12 @@ use std::{cell::Cell, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{
-    Host, Lab, Server, Wiring,
     api::{Access, Fault, Order, Verb},
     http_get,
 };
 use lb_tests::{
     agent::{Agent, eventually},
-    cluster::{Cluster, curl},
+    cluster::{curl, web_at, web_served_by, with_web},
     manifests::Manifest,
     stage::web,
     traffic::without_a_lost_request,
@@ -22,35 +21,6 @@ const SOON: Duration = Duration::from_secs(10);
 /// A server that does not answer is given up after this time.
 const IMPATIENT: [&str; 2] = ["--api-timeout", "2s"];
 
-/// A cluster with the Service `web`, whose endpoint on node 1 is the pod of that number.
-fn with_web(pod: usize) -> Result<(Cluster, Vec<Server>)> {
-    let cluster = Cluster::on(Lab::builder().wiring(Wiring::Routed).pods_per_node(3).build()?)?;
-    let servers = vec![
-        Server::start(cluster.lab.pod(1, 2), 8080)?,
-        Server::start(cluster.lab.pod(1, 3), 8080)?,
-    ];
-    cluster.apply(&manifest(&cluster.lab, pod))?;
-    Ok((cluster, servers))
-}
-
-fn manifest(lab: &Lab, pod: usize) -> Manifest {
-    Manifest::new("web", 10)
-        .port(80, 8080, None)
-        .endpoint(lab.pod(1, pod), "node1")
-}
-
-fn served_by(client: &Host, server: &str) -> Result<()> {
-    for addr in web() {
-        let answer = http_get(client, addr)?;
-        ensure!(
-            answer.server == server,
-            "{} answered at {addr}, not {server}",
-            answer.server
-        );
-    }
-    Ok(())
-}
-
 #[test]
 fn services_of_the_api_are_served_and_their_changes_followed() {
     followed().unwrap();
@@ -60,10 +30,10 @@ fn followed() -> Result<()> {
     let (cluster, _servers) = with_web(2)?;
     let agent = cluster.agent(1, &[])?;
     let client = cluster.lab.pod(1, 1);
-    served_by(client, "n1-b").with_context(|| agent.log())?;
-    cluster.apply(&manifest(&cluster.lab, 3))?;
-    eventually(SOON, || served_by(client, "n1-c"))?;
-    cluster.delete(&manifest(&cluster.lab, 3))?;
+    web_served_by(client, "n1-b").with_context(|| agent.log())?;
+    cluster.apply(&web_at(&cluster.lab, 3))?;
+    eventually(SOON, || web_served_by(client, "n1-c"))?;
+    cluster.delete(&web_at(&cluster.lab, 3))?;
     eventually(SOON, || {
         ensure!(http_get(client, web()[0]).is_err(), "it still answers");
         Ok(())
@@ -96,7 +66,7 @@ fn pinned_without_api() -> Result<()> {
     let mut agent = Agent::spawn_for(&cluster.lab, 1, cluster.kubeconfig(), &[])?;
     agent.process().wait_for("cannot reach the API server", SOON)?;
     agent.process().wait_for("going on from what is pinned", SOON)?;
-    served_by(client, "n1-b")?;
+    web_served_by(client, "n1-b")?;
     let url = format!("http://{}:10256/healthz", node.v4);
     let health = || -> Result<serde_json::Value> {
         let (_, body) = curl(node, &url)?;
@@ -108,9 +78,9 @@ fn pinned_without_api() -> Result<()> {
         Ok(())
     })?;
     // And goes on when the API server is back.
-    cluster.apply(&manifest(&cluster.lab, 3))?;
+    cluster.apply(&web_at(&cluster.lab, 3))?;
     cluster.api.accept_again()?;
-    eventually(Duration::from_secs(40), || served_by(client, "n1-c")).with_context(|| agent.log())?;
+    eventually(Duration::from_secs(40), || web_served_by(client, "n1-c")).with_context(|| agent.log())?;
     let health = health()?;
     ensure!(health["serving"] != "pinned", "{health}");
     Ok(())
@@ -130,9 +100,9 @@ fn misbehaviour() -> Result<()> {
     // After each mishap a change must still come through: the endpoint moves to the other pod.
     let moves = |what: &str| -> Result<()> {
         let next = if turn.get() == 2 { 3 } else { 2 };
-        cluster.apply(&manifest(&cluster.lab, next))?;
+        cluster.apply(&web_at(&cluster.lab, next))?;
         let name = if next == 2 { "n1-b" } else { "n1-c" };
-        eventually(Duration::from_secs(60), || served_by(client, name))
+        eventually(Duration::from_secs(60), || web_served_by(client, name))
             .with_context(|| format!("after {what}:\n{}", agent.log()))?;
         turn.set(next);
         Ok(())
@@ -148,7 +118,8 @@ fn misbehaviour() -> Result<()> {
         api.end_watches(None);
         moves("410 at the start of watches")?;
         api.lift(order);
-        for (code, what) in [(429, "429"), (500, "500"), (503, "503")] {
+        // 404 is what a proxy may say that stands before servers which restart.
+        for (code, what) in [(429, "429"), (500, "500"), (503, "503"), (404, "404")] {
             let order = api.order(Order::new(Fault::Status {
                 code,
                 retry_after: Some(1),
@@ -188,7 +159,7 @@ fn misbehaviour() -> Result<()> {
         )?;
         let name = if turn.get() == 2 { "n1-b" } else { "n1-c" };
         for _ in 0..20 {
-            served_by(client, name).context("after an event out of order")?;
+            web_served_by(client, name).context("after an event out of order")?;
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -229,10 +200,10 @@ fn empty_then_full() -> Result<()> {
         Ok(())
     })
     .with_context(|| agent.log())?;
-    cluster.apply(&manifest(&cluster.lab, 3))?;
-    eventually(SOON, || served_by(client, "n1-c"))?;
+    cluster.apply(&web_at(&cluster.lab, 3))?;
+    eventually(SOON, || web_served_by(client, "n1-c"))?;
     // What is really gone goes.
-    cluster.delete(&manifest(&cluster.lab, 3))?;
+    cluster.delete(&web_at(&cluster.lab, 3))?;
     eventually(SOON, || {
         ensure!(http_get(client, web()[0]).is_err(), "it still answers");
         Ok(())

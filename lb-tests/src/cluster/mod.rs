@@ -2,6 +2,7 @@
 
 mod observe;
 mod play;
+mod web;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,10 +19,11 @@ use serde_json::{Value, json};
 
 pub use self::{
     observe::{
-        Over, WITHIN, answered_by, answered_over, curl, health_checks, refused, refused_over, stays,
+        Over, WITHIN, answered_by, answered_over, api_is, curl, health_checks, refused, refused_over, stays,
         stays_over, unanswered,
     },
     play::Play,
+    web::{web_at, web_served_by, with_web},
 };
 use crate::{
     agent::{Agent, at_once},

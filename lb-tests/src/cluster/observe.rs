@@ -1,6 +1,10 @@
 //! What clients of a cluster see, waited for as Kubernetes' own tests wait for it.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_testkit::{Answer, Host, Lab, http_get_within, output, udp_ask_within};
@@ -18,6 +22,11 @@ pub const WITHIN: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long is listened for one that is not.
 const SILENCE: Duration = Duration::from_millis(300);
+
+/// Port of an agent's `/healthz`.
+const HEALTHZ: u16 = 10_256;
+/// Port of its `/metrics`, at the loopback address.
+const METRICS: u16 = 10_249;
 
 /// How clients ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +221,24 @@ pub fn health_checks(lab: &Lab, node: usize, port: u16, endpoints: u64) -> Resul
             Ok(())
         })?;
     }
+    Ok(())
+}
+
+/// What the agent of a node says of the API server, at `/healthz` and in its metrics: `connecting`, `reached` or `away`. What it
+/// serves is right all the while.
+///
+/// # Errors
+///
+/// If it says something else.
+pub fn api_is(node: &Host, state: &str) -> Result<()> {
+    let health = get(node, (node.v4, HEALTHZ).into(), "/healthz")?;
+    ensure!(health.status == 200, "what is served is right still: {health:?}");
+    let health = health.json()?;
+    ensure!(health["api"]["state"] == state, "{health}");
+    ensure!(health["serving"] == "current", "{health}");
+    let metrics = get(node, (Ipv4Addr::LOCALHOST, METRICS).into(), "/metrics")?;
+    let line = format!("fairlead_api_state{{state=\"{state}\"}} 1\n");
+    ensure!(metrics.body.contains(&line), "no {line} in {}", metrics.body);
     Ok(())
 }
 
