@@ -50,7 +50,7 @@ pub struct Settings {
     #[arg(long, value_name = "FIRST-LAST")]
     pub node_port_range: Option<String>,
     /// Networks that cluster IPs are given from, of both IP versions, besides the ServiceCIDRs of the API: what is sent to an
-    /// address in them that no Service has is dropped (--drop-unallocated) [default: none]
+    /// address in them that no Service has is dropped (--drop-unallocated) [default: no others]
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     pub service_cidr: Option<Vec<String>>,
     /// Drop what is sent to a cluster IP that no Service has. `false` where another proxy on the nodes serves Services with
