@@ -8,8 +8,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, IterableMap, MapData, MapError},
-    sys::SyscallError,
+    maps::{Array, IterableMap, MapData},
 };
 use ipnet::IpNet;
 use lb_common::abi::{Address, Backend, Either, Frontend, FrontendKey, TableRef, from_ip, map};
@@ -20,6 +19,7 @@ use super::{
     failed,
     known::Known,
     snapshot::note_frontend,
+    walk::{has, step, unread},
 };
 use crate::{
     plan::{BackendSlot, Differences, Family, FrontendAddr, How, ReadBack, Snapshot, SnapshotBackend},
@@ -197,19 +197,6 @@ where
     Ok((snapshot, next))
 }
 
-/// Whether a map has an element.
-pub(super) fn has<K: Pod, V: Pod>(
-    map: &HashMap<MapData, K, V>,
-    name: &'static str,
-    key: &K,
-) -> Result<bool, ApplyError> {
-    match map.get(key, 0) {
-        Ok(_) => Ok(true),
-        Err(MapError::KeyNotFound) => Ok(false),
-        Err(source) => Err(failed("read", name)(source)),
-    }
-}
-
 /// Those of some slots that are in use.
 fn in_use<A: Address + 'static>(
     map: &Array<MapData, Backend<A>>,
@@ -233,41 +220,4 @@ where
         SnapshotBackend::Free { .. } => None,
     });
     Ok(in_use.collect())
-}
-
-/// Shows all elements of a hash map.
-pub(super) fn for_each<K: Pod + Default, V: Pod + Default>(
-    map: &impl IterableMap<K, V>,
-    name: &'static str,
-    mut visit: impl FnMut(K, V),
-) -> Result<(), ApplyError> {
-    let mut steps = Steps::new(K::default(), V::default());
-    let mut after = None;
-    loop {
-        let (elements, next) = step(&mut steps, map, name, after)?;
-        elements.for_each(|(key, value)| visit(key, value));
-        if next.is_none() {
-            return Ok(());
-        }
-        after = next;
-    }
-}
-
-/// Some elements of a hash map behind `after`, and where to go on.
-pub(super) fn step<K: Pod, V: Pod>(
-    steps: &mut Steps<K, V>,
-    map: &impl IterableMap<K, V>,
-    name: &'static str,
-    after: Option<Place>,
-) -> Result<(impl Iterator<Item = (K, V)>, Option<Place>), ApplyError> {
-    let data: &MapData = map.map();
-    steps.step(data.fd().as_fd(), after).map_err(unread(name))
-}
-
-/// The error of a walk.
-fn unread(name: &'static str) -> impl FnOnce(std::io::Error) -> ApplyError {
-    move |io_error| {
-        let call = "bpf_map_lookup_batch";
-        failed("read", name)(MapError::from(SyscallError { call, io_error }))
-    }
 }

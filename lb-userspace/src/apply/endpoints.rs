@@ -13,11 +13,11 @@ use lb_common::abi::{Address, Either, FrontendKey, from_ip, map, port_to_wire, t
 
 use super::{
     ApplyError, KernelMaps, V4, V6,
-    audit::{has, step},
     bulk::write_all,
     encode::{backend, free_backend},
     failed, gone,
     known::Known,
+    walk::{has, step},
 };
 use crate::{
     plan::{BackendSlot, Differences, Family, How, Snapshot, SnapshotBackend},

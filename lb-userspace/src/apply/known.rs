@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{Address, Either, FrontendKey, KnownBit, from_ip, map, to_ip};
 
-use super::{ApplyError, KernelMaps, V4, V6, audit::for_each};
+use super::{ApplyError, KernelMaps, V4, V6, walk::for_each};
 use crate::sys::MappedArray;
 
 /// After how many entries that went the bits are worked out anew.

@@ -11,6 +11,7 @@ mod snapshot;
 mod sources;
 mod tables;
 mod uplinks;
+mod walk;
 
 use std::io;
 

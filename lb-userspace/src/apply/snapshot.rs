@@ -7,9 +7,9 @@ use lb_common::abi::{Either, Frontend, FrontendKey, FrontendKind, Range, TableRe
 
 use super::{
     ApplyError, KernelMaps,
-    audit::for_each,
     encode::{decode_backend, decode_frontend, decode_frontend_value, decode_range},
     failed,
+    walk::for_each,
 };
 use crate::plan::{Family, Snapshot};
 
@@ -51,7 +51,7 @@ impl KernelMaps {
     }
 
     /// The frontends and addresses of a family.
-    pub(super) fn read_frontends(&self, family: Family, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
+    fn read_frontends(&self, family: Family, snapshot: &mut Snapshot) -> Result<(), ApplyError> {
         match family {
             Family::V4 => for_each(&self.frontends4, map::FRONTENDS4, |key, value| {
                 note_frontend(snapshot, key, value, Either::V4);
