@@ -89,8 +89,6 @@ enum Left {
 #[derive(Default)]
 struct Course {
     reader: Reader,
-    /// Failures in a row.
-    failures: u32,
     /// The last pause between two watchers.
     pause: Duration,
 }
@@ -132,8 +130,7 @@ where
             .default_backoff();
         pin_mut!(stream);
         begun.forget();
-        course.failures = 0;
-        let (mut listed, mut seen) = (false, 0);
+        let (mut failures, mut listed, mut seen) = (0, false, 0);
         loop {
             let next = async {
                 if listed {
@@ -146,7 +143,7 @@ where
                 () = relist.notified() => return Left::Asked,
                 () = begun.steady() => {
                     begun.forget();
-                    (course.failures, course.pause) = (0, Duration::ZERO);
+                    (failures, course.pause) = (0, Duration::ZERO);
                     context.status.fine(self.kind);
                     continue;
                 }
@@ -161,7 +158,7 @@ where
                     listed = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
                     // A list begins with each attempt, also where none succeeds.
                     if !matches!(event, watcher::Event::Init) {
-                        course.failures = 0;
+                        failures = 0;
                     }
                     let Some(event) = self.event(event, &mut course.reader, &mut seen) else {
                         continue;
@@ -175,7 +172,7 @@ where
                 }
                 Ok(Some(Err(error))) => {
                     begun.forget();
-                    if let Some(left) = self.failed(&error, &context.status, course) {
+                    if let Some(left) = self.failed(&error, &context.status, &mut failures) {
                         return left;
                     }
                 }
@@ -183,16 +180,16 @@ where
         }
     }
 
-    /// The watcher has failed. It goes on, unless there is a reason to leave it.
-    fn failed(&self, error: &watcher::Error, status: &Status, course: &mut Course) -> Option<Left> {
-        course.failures += 1;
+    /// The watcher has failed. It goes on, unless there is a reason to leave it; so many `failures` in a row are one.
+    fn failed(&self, error: &watcher::Error, status: &Status, failures: &mut u32) -> Option<Left> {
+        *failures += 1;
         if let Some(trouble) = Trouble::of(error) {
             status.trouble(self.kind, &trouble);
             if trouble == Trouble::Unknown && may_lack(self.kind) {
                 return Some(Left::Lacking);
             }
         }
-        (course.failures >= MOST_FAILURES).then_some(Left::Stuck)
+        (*failures >= MOST_FAILURES).then_some(Left::Stuck)
     }
 
     fn config(&self) -> watcher::Config {
